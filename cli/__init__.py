@@ -1,0 +1,1 @@
+"""The command `curv`: one file per subcommand."""

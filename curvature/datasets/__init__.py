@@ -1,0 +1,1 @@
+"""The data sets that can be named, and how one is loaded."""

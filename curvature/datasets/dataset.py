@@ -1,0 +1,66 @@
+"""A data set held as whole tensors, and the batches that curvature and training take from it."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """N examples: ``inputs`` (N, …), uint8 images or floats, and ``targets`` (N, …).
+
+    ``groups`` names a kind for each example (the corruption, the severity), as integers with
+    their labels: {"corruption": (codes (N,), ("brightness", …))}.
+    """
+
+    name: str
+    inputs: Tensor
+    targets: Tensor
+    classes: int | None = None
+    mean: tuple[float, ...] | None = None  # per channel, in [0, 1]
+    std: tuple[float, ...] | None = None
+    augment: str = "none"  # what training does to a batch: none, crop or crop-flip
+    groups: Mapping[str, tuple[Tensor, tuple[str, ...]]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self.inputs.shape[1:])
+
+    def select(self, indices: Tensor | slice) -> "Dataset":
+        """The examples at ``indices``, in that order."""
+        groups = {k: (codes[indices], labels) for k, (codes, labels) in self.groups.items()}
+        return replace(
+            self, inputs=self.inputs[indices], targets=self.targets[indices], groups=groups
+        )
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """The same with inputs and targets on ``device``."""
+        return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))
+
+    def normalized(self, inputs: Tensor) -> Tensor:
+        """Raw inputs as the model takes them: uint8 scaled to [0, 1], then (x − mean) / std."""
+        x = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
+        if self.mean is None or self.std is None:
+            return x
+        shape = (-1, *[1] * (x.ndim - 2))
+        mean = torch.tensor(self.mean, device=x.device, dtype=x.dtype).view(shape)
+        std = torch.tensor(self.std, device=x.device, dtype=x.dtype).view(shape)
+        return (x - mean) / std
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits of SHA-256 over the normalisation, inputs and targets."""
+        digest = hashlib.sha256(repr((self.mean, self.std)).encode())
+        for tensor in (self.inputs, self.targets):
+            digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
+            digest.update(
+                tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            )
+        return digest.hexdigest()[:12]

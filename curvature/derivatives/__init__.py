@@ -1,0 +1,1 @@
+"""How derivatives are formed: products with the Hessian, per-example gradients."""

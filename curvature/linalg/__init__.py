@@ -1,0 +1,5 @@
+"""Numerical linear algebra from products with vectors; knows no network."""
+
+from curvature.linalg.operator import LinearOperator
+
+__all__ = ["LinearOperator"]

@@ -1,0 +1,96 @@
+"""A symmetric linear operator known only by its products with vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator as ScipyOperator
+
+
+class LinearOperator:
+    """A symmetric real n×n matrix A, given by v ↦ Av, or as the sum A = Σ_b A_b of its ``terms``.
+
+    ``A @ v`` takes a vector (n,) or a matrix (n, k) of the operator's dtype and device.
+    """
+
+    def __init__(
+        self,
+        matvec: Callable[[Tensor], Tensor] | None,
+        size: int,
+        *,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+        terms: Sequence[LinearOperator] = (),
+    ) -> None:
+        if matvec is None and not terms:
+            raise ValueError("An operator needs a `matvec` or `terms`.")
+        self._matvec = matvec or self._sum_over_terms
+        self.size = size
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.terms = tuple(terms)
+
+    @classmethod
+    def from_matrix(cls, *terms: Tensor) -> LinearOperator:
+        """The operator of a symmetric matrix, or of the sum of several."""
+        for matrix in terms:
+            if matrix.ndim != 2 or not torch.allclose(matrix, matrix.mT):
+                raise ValueError(f"Expected a symmetric matrix, got shape {tuple(matrix.shape)}.")
+        parts = [
+            cls(matrix.mv, len(matrix), dtype=matrix.dtype, device=matrix.device)
+            for matrix in terms
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return cls(None, parts[0].size, dtype=parts[0].dtype, device=parts[0].device, terms=parts)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, n)."""
+        return (self.size, self.size)
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        if v.shape[:1] != (self.size,) or v.ndim > 2:
+            raise ValueError(f"Expected {self.size} rows, got shape {tuple(v.shape)}.")
+        if v.ndim == 1:
+            return self._matvec(v)
+        return torch.stack([self._matvec(column) for column in v.unbind(1)], dim=1)
+
+    def __repr__(self) -> str:
+        terms = f", {len(self.terms)} terms" if self.terms else ""
+        return f"{type(self).__name__}({self.size} × {self.size}{terms}, {self.dtype})"
+
+    def to_scipy(self) -> ScipyOperator:
+        """The same operator for ``scipy.sparse.linalg``: NumPy vectors in, NumPy vectors out."""
+        import numpy as np
+        from scipy.sparse.linalg import LinearOperator as ScipyOperator
+
+        def matvec(v: np.ndarray) -> np.ndarray:
+            x = torch.as_tensor(np.ascontiguousarray(v.reshape(-1))).to(self.device, self.dtype)
+            return (self @ x).detach().cpu().numpy()
+
+        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
+        return ScipyOperator(self.shape, matvec=matvec, rmatvec=matvec, dtype=dtype)
+
+    def _sum_over_terms(self, v: Tensor) -> Tensor:
+        total = self.terms[0] @ v
+        for term in self.terms[1:]:
+            total = total + term @ v
+        return total
+
+
+def dot(u: Tensor, v: Tensor) -> Tensor:
+    """uᵀv accumulated in float64 (float32 overflows above 1.8e19); a 0-d tensor, not yet synced."""
+    if u.device.type == "mps":  # has no float64
+        return torch.dot(u.cpu().double(), v.cpu().double())
+    return torch.dot(u.double(), v.double())
+
+
+def norm(v: Tensor) -> Tensor:
+    """‖v‖₂ accumulated in float64; a 0-d tensor, not yet synced."""
+    return dot(v, v).sqrt()

@@ -1,0 +1,1 @@
+"""The networks that can be named, and how one is built."""

@@ -1,0 +1,124 @@
+"""What is trained (`RunConfig`) and what is measured (`AnalysisConfig`), with content-hash ids."""
+
+import hashlib
+import json
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import Any, ClassVar
+
+from curvature import names
+
+FORMAT = 1  # of the ids: raise it when a field changes its meaning
+
+
+def option(default: Any, help: str, *, flag: str | None = None, in_id: bool = True) -> Any:
+    """A config field that is also a command-line option; ``in_id``: does it change the result?"""
+    return field(default=default, metadata={"help": help, "flag": flag, "in_id": in_id})
+
+
+class _Hashed:
+    """Gives a config its id: the hash of what changes the result (no paths, devices, threads)."""
+
+    _specs: ClassVar[tuple[str, ...]] = ()  # fields of the form NAME[:DIR][,key=value…]
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of SHA-256 over the canonical JSON of what is in the id."""
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that change the result, directories removed."""
+        values = {
+            f.name: getattr(self, f.name) for f in _fields(self) if f.metadata.get("in_id", True)
+        }
+        for name in self._specs:
+            if values.get(name) is not None:
+                values[name] = _portable(values[name])
+        return {"format": FORMAT, **values}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values, fit for JSON and for ``from_dict``."""
+        return asdict(self)  # type: ignore[call-overload,no-any-return]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Any:
+        """The config of ``to_dict``; unknown fields are refused by name."""
+        known = {f.name: f for f in _fields(cls)}
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(
+                f"{cls.__name__} has no field {', '.join(map(repr, unknown))}: "
+                "it may have been written by a newer version."
+            )
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class RunConfig(_Hashed):
+    """What is trained. Names are keys of the dicts MODELS, DATASETS, LOSSES, OPTIMIZERS."""
+
+    _specs = ("model", "data")
+
+    model: str = option("mlp", "Model: a name of `curv models`, or module:factory.")
+    data: str = option("digits", "Training data: NAME[:DIR][,key=value…], or module:factory.")
+    loss: str = option("cross_entropy", "Loss: a name, or module:function.")
+    optimizer: str = option("sgd", "sgd, msgd, adam, sam, sa-sgd or sa-sam.")
+    lr: float = option(0.1, "Learning rate η (for sa-sgd and sa-sam: η₀).")
+    weight_decay: float = option(0.0, "Weight decay λ: adds λw to the gradient that descends.")
+    rho: float | None = option(None, "Radius ρ of the ascent step (sam; its default is 0.05).")
+    sa_variant: str = option("poster", "sa-sgd, sa-sam: the `poster` or the `released` formulas.")
+    optimizer_options: tuple[str, ...] = option(
+        (), "An optimizer's own option, key=value; may be repeated.", flag="--optimizer-option"
+    )
+    epochs: int = option(20, "Passes over the training data.")
+    steps: int | None = option(None, "Stop after this many steps, whatever the epochs.")
+    batch_size: int = option(64, "Examples per step.")
+    schedule: str = option("constant", "Learning rate over time: constant or cosine.")
+    warmup_epochs: float = option(0.0, "Epochs of linear warm-up before the schedule.")
+    label_smoothing: float = option(0.0, "Label smoothing of the training loss.")
+    clip_norm: float | None = option(None, "Clip gradients to this norm.")
+    precision: str = option("float32", "float32, or bfloat16 autocast (norms stay in float32).")
+    seed: int = option(0, "Seed of the initial weights, of the order of the data, and the rest.")
+
+
+@dataclass(frozen=True)
+class AnalysisConfig(_Hashed):
+    """What is measured, on what, how. Nothing here depends on the machine but the last five."""
+
+    _specs = ("model", "data")
+
+    model: str | None = option(None, "Model, where the checkpoint doesn't say: a name or factory.")
+    data: str | None = option(None, "Data: NAME[:DIR][,key=value…]; else the checkpoint's own.")
+    split: str = option("test", "Part of the data: train, val or test.")
+    examples: int | None = option(None, "Take N examples: seeded, balanced over the classes.")
+    first: int | None = option(None, "Take the first N examples instead.")
+    loss: str | None = option(None, "Loss: a name or module:function; else the checkpoint's own.")
+    params: tuple[str, ...] = option(
+        (), "Only the parameters whose names match this pattern (fnmatch); may be repeated."
+    )
+    trace: bool = option(False, "Tr(H).")
+    trace_method: str = option("auto", "auto or hutchinson.")
+    trace_rtol: float = option(0.01, "Stop Tr(H) at this relative standard error.")
+    max_passes: int = option(1000, "Stop Tr(H) after this many passes at the most.")
+    eigmax: bool = option(False, "λ_max, the largest eigenvalue (algebraically).")
+    eigmax_method: str = option("lanczos", "lanczos or power.")
+    eigmax_rtol: float = option(1e-3, "Stop λ_max at this relative error.")
+    max_products: int = option(200, "Stop an eigenvalue after this many products at the most.")
+    top: int = option(1, "The K largest eigenvalues.")
+    eigmin: bool = option(False, "The most negative eigenvalue too.")
+    with_weight_decay: bool = option(False, "Count the weight decay λ in: H + λI.")
+    backend: str = option("curvature", "curvature, or pyhessian as a cross-check.")
+    seed: int = option(0, "Seed of the probes, start vectors and of the choice of examples.")
+    batch_size: int = option(128, "Examples that share a probe (a mini-batch of the trace).")
+    dtype: str = option("float32", "float32 or float64.")
+    tf32: bool = option(False, "Allow TF32 on a GPU (less accurate).")
+    micro_batch: int | None = option(None, "Examples at a time in memory.", in_id=False)
+    device: str = option("auto", "auto, cpu, cuda[:i] or mps.", in_id=False)
+
+
+def _fields(config: Any) -> tuple[Field[Any], ...]:
+    return fields(config)
+
+
+def _portable(text: str) -> str:
+    return names.parse(text, names.TAKE_A_DIRECTORY).portable

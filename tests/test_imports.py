@@ -1,0 +1,95 @@
+"""Who may import whom: the table of rooms, read from the imports themselves."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FREE: set[str] = set()  # imports nothing of ours; anyone may import `names`
+ARROWS = {
+    "linalg": FREE,
+    "losses": FREE,
+    "derivatives": FREE,
+    "models": FREE,
+    "datasets": FREE,
+    "optimizers": FREE,
+    "runs": FREE,
+    "statistics": FREE,
+    "plots": FREE,
+    "names": FREE,
+    "_version": FREE,
+    "empirical_risk": {"losses", "derivatives"},
+    "operators": {"empirical_risk", "derivatives", "linalg"},
+    "crosscheck": {"empirical_risk", "linalg"},
+    "measures": {"operators", "linalg", "losses", "empirical_risk", "derivatives"},
+    "analysis": {
+        "measures",
+        "crosscheck",
+        "models",
+        "datasets",
+        "losses",
+        "empirical_risk",
+        "runs",
+        "_version",
+    },
+    "training": {
+        "models",
+        "datasets",
+        "optimizers",
+        "losses",
+        "measures",
+        "empirical_risk",
+        "runs",
+        "_version",
+    },
+    "tracking": {"measures", "empirical_risk", "runs"},
+    "integrations": {"tracking"},
+    "sweep": {"training", "analysis", "runs"},
+    "report": {"plots", "statistics"},
+}
+FILES = sorted((ROOT / "curvature").rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "curvature").with_suffix("").parts[0]
+
+
+def rooms_imported(path: Path) -> set[str]:
+    rooms: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            raise AssertionError(f"{path}: relative import")
+        modules = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "curvature":
+            modules = [f"curvature.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules = [node.module]
+        rooms |= {m.split(".")[1] for m in modules if m.startswith("curvature.")}
+    return rooms
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_room_imports_only_what_its_arrows_allow(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        return
+    assert room in ARROWS, f"`{room}` is a new room: give it a line in ARROWS"
+    assert rooms_imported(path) <= ARROWS[room] | {room, "names"}
+
+
+def test_importing_curvature_loads_no_heavy_package() -> None:
+    code = (
+        "import sys, curvature;"
+        "heavy = {'click', 'pandas', 'matplotlib', 'sklearn', 'pyhessian', 'rich', 'scipy'};"
+        "print(*heavy & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == []
