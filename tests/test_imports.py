@@ -23,7 +23,7 @@ ARROWS = {
     "names": FREE,
     "_version": FREE,
     "empirical_risk": {"losses", "derivatives"},
-    "operators": {"empirical_risk", "derivatives", "linalg"},
+    "operators": {"empirical_risk", "derivatives", "linalg", "losses"},
     "crosscheck": {"empirical_risk", "linalg"},
     "measures": {"operators", "linalg", "losses", "empirical_risk", "derivatives"},
     "analysis": {

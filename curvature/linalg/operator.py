@@ -33,7 +33,7 @@ class LinearOperator:
         self.size = size
         self.dtype = dtype
         self.device = torch.device(device)
-        self.terms = tuple(terms)
+        self.terms = terms
 
     @classmethod
     def from_matrix(cls, *terms: Tensor) -> LinearOperator:

@@ -1,0 +1,5 @@
+"""The empirical risk: a network, a loss and batches as one function of the parameters."""
+
+from curvature.empirical_risk.risk import EmpiricalRisk, Survey
+
+__all__ = ["EmpiricalRisk", "Survey"]

@@ -1,0 +1,147 @@
+"""The losses that can be named, each weighed as its torch.nn twin weighs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from curvature.losses.loss import Loss, Reduction
+
+
+def cross_entropy(
+    *,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    class_weights: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Loss:
+    """Softmax cross-entropy of logits (N, C, …) and class indices (N, …), or probabilities.
+
+    Weighs as ``torch.nn.CrossEntropyLoss``: by ω_y, 0 at ``ignore_index``; probabilities by 1.
+    """
+
+    def on(tensor: Tensor) -> Tensor | None:
+        return None if class_weights is None else class_weights.to(tensor.device, tensor.dtype)
+
+    def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(
+            outputs,
+            targets,
+            weight=on(outputs),
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            reduction="sum",
+        )
+
+    def weight(outputs: Tensor, targets: Tensor) -> Tensor:
+        omega = None if class_weights is None else class_weights.to(targets.device).double()
+        if targets.is_floating_point():  # probabilities; torch divides by the number of them
+            return torch.tensor(targets.numel() // targets.shape[1])
+        counted: Tensor = targets[targets != ignore_index]
+        return torch.tensor(counted.numel()) if omega is None else omega[counted].sum()
+
+    def root(outputs: Tensor, targets: Tensor) -> Tensor:
+        if outputs.ndim != 2:
+            raise ValueError(f"`hessian_root` takes logits (N, C), got {tuple(outputs.shape)}.")
+        log_p = outputs.double().log_softmax(1)
+        p = log_p.exp()
+        eigenvalues, U = torch.linalg.eigh(torch.diag_embed(p) - p[:, :, None] * p[:, None, :])
+        scale = _target_mass(outputs, targets).sqrt()
+        S: Tensor = U * (eigenvalues.clamp(min=0).sqrt() * scale[:, None])[:, None, :]
+        return S.to(outputs.dtype)
+
+    def _target_mass(outputs: Tensor, targets: Tensor) -> Tensor:
+        """Σ_c ω_c q_ic: the factor of diag(p) − ppᵀ; with plain labels 1."""
+        C = outputs.shape[1]
+        keep = torch.ones(len(outputs), dtype=torch.float64, device=outputs.device)
+        q = targets.double()
+        if not targets.is_floating_point():
+            keep = (targets != ignore_index).double()
+            q = F.one_hot(targets.clamp(0, C - 1), C).double()
+        q = (1 - label_smoothing) * q + label_smoothing / C
+        omega = torch.ones(C) if class_weights is None else class_weights
+        return keep * torch.mv(q, omega.to(q.device, q.dtype))
+
+    return Loss("cross_entropy", sum_, weight, root, reduction)
+
+
+def mse(*, reduction: Reduction = "mean") -> Loss:
+    """Squared error (f − y)², averaged over all elements, as ``torch.nn.MSELoss``."""
+
+    def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
+        _same_shape(outputs, targets, "mse")
+        return F.mse_loss(outputs, targets.to(outputs.dtype), reduction="sum")
+
+    def root(outputs: Tensor, targets: Tensor) -> Tensor:
+        f = outputs.flatten(1)
+        return (
+            torch.eye(f.shape[1], dtype=f.dtype, device=f.device).mul(2**0.5).expand(len(f), -1, -1)
+        )
+
+    return Loss("mse", sum_, _numel, root, reduction)
+
+
+def bce(*, reduction: Reduction = "mean") -> Loss:
+    """Binary cross-entropy of logits and targets in [0, 1], averaged over all elements."""
+
+    def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
+        _same_shape(outputs, targets, "bce")
+        return F.binary_cross_entropy_with_logits(
+            outputs, targets.to(outputs.dtype), reduction="sum"
+        )
+
+    def root(outputs: Tensor, targets: Tensor) -> Tensor:
+        f = outputs.flatten(1).double()
+        return torch.diag_embed((f.sigmoid() * (-f).sigmoid()).sqrt()).to(outputs.dtype)
+
+    return Loss("bce", sum_, _numel, root, reduction)
+
+
+def huber(*, delta: float = 1.0, reduction: Reduction = "mean") -> Loss:
+    """Huber loss, threshold ``delta``, averaged over all elements, as ``torch.nn.HuberLoss``."""
+
+    def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
+        _same_shape(outputs, targets, "huber")
+        return F.huber_loss(outputs, targets.to(outputs.dtype), delta=delta, reduction="sum")
+
+    def root(outputs: Tensor, targets: Tensor) -> Tensor:
+        e = (outputs - targets.to(outputs.dtype)).flatten(1).abs()
+        return torch.diag_embed((e <= delta).to(e.dtype))
+
+    return Loss("huber", sum_, _numel, root, reduction)
+
+
+def nll(*, ignore_index: int = -100, reduction: Reduction = "mean") -> Loss:
+    """Negative log-likelihood of log-probabilities (N, C, …), as ``torch.nn.NLLLoss``."""
+
+    def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.nll_loss(outputs, targets, ignore_index=ignore_index, reduction="sum")
+
+    def weight(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (targets != ignore_index).sum()
+
+    return Loss("nll", sum_, weight, None, reduction)
+
+
+def _numel(outputs: Tensor, targets: Tensor) -> Tensor:
+    return torch.tensor(outputs.numel())
+
+
+def _same_shape(outputs: Tensor, targets: Tensor, name: str) -> None:
+    if outputs.shape != targets.shape:
+        raise ValueError(
+            f"`{name}` needs targets in the outputs' shape {tuple(outputs.shape)}, got "
+            f"{tuple(targets.shape)}: broadcasting would compare every output with every target."
+        )
+
+
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "cross_entropy": cross_entropy,
+    "mse": mse,
+    "bce": bce,
+    "huber": huber,
+    "nll": nll,
+}

@@ -1,0 +1,214 @@
+"""From an empirical risk to matrices known by their products: H, G and H − G.
+
+H = ∇²L; the generalised Gauss–Newton matrix G = Σ_i ω_i J_iᵀΛ_iJ_i / Σω (Schraudolph 2002); and the
+functional Hessian H − G = Σ_i ω_i (∂ℓ_i/∂f)·∇²f(x_i) / Σω. One term per batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from curvature.derivatives.products import gradient, hessian_product, jacobian_product
+from curvature.empirical_risk import EmpiricalRisk
+from curvature.linalg import LinearOperator
+from curvature.linalg.operator import norm
+from curvature.losses import examples_in, takes_the_model
+
+Kind = Literal["hessian", "ggn", "functional_hessian"]
+_Product = Callable[[EmpiricalRisk, Any, list[Tensor]], list[Tensor]]
+_FEW = 8  # examples on which symmetry and repeatability are checked
+
+
+class RiskOperator(LinearOperator):
+    """A `LinearOperator` that remembers its risk, and how its products are formed."""
+
+    def __init__(self, risk: EmpiricalRisk, kind: Kind, *, diagonal: float = 0.0) -> None:
+        self.risk = risk
+        self.kind = kind
+        self.diagonal = diagonal  # the weight decay that is counted in
+        self.method = "double backward"
+        super().__init__(
+            self._over_all_batches,
+            risk.size,
+            dtype=risk.dtype,
+            device=risk.device,
+            terms=_Terms(self),
+        )
+
+    def _over_all_batches(self, v: Tensor) -> Tensor:
+        return self._product(self.risk.all_parts(), v).add_(v, alpha=self.diagonal)
+
+    def _of_one_batch(self, batch: Any, v: Tensor) -> Tensor:
+        with self.risk.evaluating():
+            share = self._product(self.risk.parts(batch), v)
+        return share.add_(v, alpha=self.diagonal / len(self.risk.batches))
+
+    def _product(self, parts: Iterator[Any], v: Tensor) -> Tensor:
+        vectors = self.risk.split(v)
+        total = torch.zeros_like(v)
+        for part in parts:
+            total += self.risk.flatten(_PRODUCTS[self.kind](self.risk, part, vectors))
+        return total.mul_(self.risk.scale)
+
+
+class _Terms(Sequence[LinearOperator]):
+    """One operator per batch, made as the batches are gone over."""
+
+    def __init__(self, whole: RiskOperator) -> None:
+        self._whole = whole
+
+    def __len__(self) -> int:
+        return len(self._whole.risk.batches)
+
+    def __iter__(self) -> Iterator[LinearOperator]:
+        for batch in self._whole.risk.batches:
+            yield self._term(batch)
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+    def _term(self, batch: Any) -> LinearOperator:
+        whole = self._whole
+        return LinearOperator(
+            lambda v: whole._of_one_batch(batch, v),
+            whole.size,
+            dtype=whole.dtype,
+            device=whole.device,
+        )
+
+
+def hessian(
+    model: EmpiricalRisk | nn.Module,
+    loss: Any = None,
+    data: Any = None,
+    *,
+    weight_decay: float = 0.0,
+    **options: Any,
+) -> RiskOperator:
+    """H = ∇²L, plus ``weight_decay`` on the diagonal. Options are those of `EmpiricalRisk`.
+
+    ``loss``: a name, a callable of (outputs, targets), or a whole ``loss(model, batch)``.
+    """
+    return _operator("hessian", model, loss, data, weight_decay, options)
+
+
+def ggn(
+    model: EmpiricalRisk | nn.Module,
+    loss: Any = None,
+    data: Any = None,
+    *,
+    weight_decay: float = 0.0,
+    **options: Any,
+) -> RiskOperator:
+    """The generalised Gauss–Newton matrix G; positive semi-definite for a convex loss."""
+    return _operator("ggn", model, loss, data, weight_decay, options)
+
+
+def functional_hessian(
+    model: EmpiricalRisk | nn.Module, loss: Any = None, data: Any = None, **options: Any
+) -> RiskOperator:
+    """H − G, the part of the Hessian that the network's own second derivatives make."""
+    return _operator("functional_hessian", model, loss, data, 0.0, options)
+
+
+OPERATORS: dict[str, Callable[..., RiskOperator]] = {
+    "hessian": hessian,
+    "ggn": ggn,
+    "functional_hessian": functional_hessian,
+}
+
+
+def _operator(
+    kind: Kind, model: Any, loss: Any, data: Any, weight_decay: float, options: dict[str, Any]
+) -> RiskOperator:
+    if isinstance(model, EmpiricalRisk):
+        if loss is not None or data is not None or options:
+            raise TypeError("A risk already has its loss, data and options; pass the risk alone.")
+        risk = model
+    elif loss is None or data is None:
+        raise TypeError(f"`{kind}` takes a risk, or a model with `loss` and `data`.")
+    else:
+        make = EmpiricalRisk.from_batch_loss if takes_the_model(loss) else EmpiricalRisk
+        risk = make(model, loss, data, **options)
+    if kind != "hessian" and risk.loss is None:
+        raise ValueError(
+            f"`{kind}` needs the outputs and targets apart, and this loss takes (model, batch) "
+            "whole. Pass a loss of (outputs, targets), or use `hessian`."
+        )
+    operator = RiskOperator(risk, kind, diagonal=weight_decay)
+    risk.survey  # noqa: B018 (its refusals come before any product)
+    _check_products(operator)
+    return operator
+
+
+def _check_products(operator: RiskOperator) -> None:
+    """Apply the product twice, and both ways, on a few examples: uᵀAv = vᵀAu, twice the same."""
+    risk = operator.risk
+    generator = torch.Generator().manual_seed(0)
+    u, v = (
+        torch.randn(risk.size, generator=generator, dtype=torch.float32).to(risk.device, risk.dtype)
+        for _ in range(2)
+    )
+    with risk.evaluating():
+        part = next(risk.parts(_few(risk)))
+
+        def apply(x: Tensor) -> Tensor:
+            return risk.flatten(_PRODUCTS[operator.kind](risk, part, risk.split(x)))
+
+        Au, Av, again = apply(u), apply(v), apply(v)
+    if not bool(torch.isfinite(Av).all()):
+        return  # a divergence, which the estimate itself reports
+    tolerance = 1e-2 if risk.dtype == torch.float32 else 1e-6
+    scale = float(norm(Av)) + float(norm(Au))
+    if float(norm(Av - again)) > tolerance * scale:
+        raise ValueError(
+            "The same product with the Hessian gave two results: the model or the loss draws "
+            "random numbers. Make it deterministic in evaluation mode."
+        )
+    gap = abs(float(torch.dot(u.double(), Av.double()) - torch.dot(v.double(), Au.double())))
+    if gap > tolerance * scale * float(norm(u)):
+        raise ValueError(
+            f"The product is not symmetric: uᵀHv and vᵀHu differ by {gap:.2g}. An operation in "
+            "the model has a wrong second derivative (a custom autograd function?)."
+        )
+
+
+def _few(risk: EmpiricalRisk) -> Any:
+    from curvature.empirical_risk.batches import part_of
+
+    batch = next(iter(risk.batches))
+    return (
+        batch
+        if risk.loss is None or risk.mode == "train"
+        else part_of(batch, 0, _FEW, examples_in(batch))
+    )
+
+
+def _hessian(risk: EmpiricalRisk, part: Any, v: list[Tensor]) -> list[Tensor]:
+    return hessian_product(risk.loss_sum(part), risk.leaves, v)
+
+
+def _ggn(risk: EmpiricalRisk, part: Any, v: list[Tensor]) -> list[Tensor]:
+    assert risk.loss is not None
+    outputs = risk.outputs(part)
+    Jv = jacobian_product(outputs, risk.leaves, v)
+    u = risk.loss.hessian_product(outputs, part[1], Jv)
+    return gradient((outputs * u.detach()).sum(), risk.leaves)
+
+
+def _functional_hessian(risk: EmpiricalRisk, part: Any, v: list[Tensor]) -> list[Tensor]:
+    assert risk.loss is not None
+    outputs = risk.outputs(part)
+    r = risk.loss.gradient(outputs, part[1])
+    return hessian_product((outputs * r).sum(), risk.leaves, v)
+
+
+_PRODUCTS: dict[Kind, _Product] = {
+    "hessian": _hessian,
+    "ggn": _ggn,
+    "functional_hessian": _functional_hessian,
+}
