@@ -1,0 +1,69 @@
+"""Files that are whole or not there: written under a temporary name, then renamed."""
+
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` as UTF-8; the folder is made where it is missing."""
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+    """Let ``write`` fill a file that takes the name ``path`` only once it is safe on disk."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; name a file to write.")
+    if path.exists() and not path.is_file():  # /dev/stdout, say, can't be renamed onto
+        with path.open("wb") as file:
+            write(file)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def require_file(path: Path, what: str) -> None:
+    """Refuse what can't be read as a file, in one line each."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        link = f" (a link to {os.readlink(path)})" if path.is_symlink() else ""
+        raise FileNotFoundError(f"There is no {what} at {path}{link}.") from None
+    except NotADirectoryError:
+        raise NotADirectoryError(
+            f"There is no {what} at {path}: {path.parent} is a file."
+        ) from None
+    except OSError as error:
+        raise OSError(f"The {what} {path} can't be read: {error.strerror}.") from None
+    if stat.S_ISDIR(mode):
+        inside = path / "checkpoint.pt"
+        hint = f"; it has {inside}" if inside.is_file() else ""
+        raise IsADirectoryError(f"{path} is a directory, not a {what}{hint}.")
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path} is neither a file nor a link to one, so it is no {what}.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty, so it is no {what}: it may have been cut short.")
+
+
+def printable(name: object) -> str:
+    """A stranger's text fit for a message: one line, no control characters, not too long."""
+    text = "".join(c if c.isprintable() else "?" for c in str(name))
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return printable(lines[0].rstrip(".")) if lines else type(error).__name__

@@ -1,0 +1,87 @@
+"""Anyone's file of weights → plain objects: which format it is, and what else it may be."""
+
+import gzip
+import io
+import json
+import zlib
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from curvature.runs.files import printable, require_file
+from curvature.runs.pickles import load_pickle
+from curvature.runs.safetensors_format import read_safetensors
+
+_SIGNATURES = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"%PDF": "a PDF",
+    b"\x89HDF": "an HDF5 file (Keras, say)",
+    b"\x93NUMPY": "a NumPy array",
+    b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull`",
+    b"<!DOCTYPE": "a web page: the download went wrong",
+    b"<!doctype": "a web page: the download went wrong",
+    b"<html": "a web page: the download went wrong",
+}
+
+
+class Contents(NamedTuple):
+    """The objects in a file, the metadata of safetensors, and notes on how they were read."""
+
+    found: Any
+    metadata: dict[str, str]
+    notes: list[str]
+
+
+def read(path: Path) -> Contents:
+    """What the file holds; refuses, in one line, what is no checkpoint or is damaged."""
+    require_file(path, "checkpoint")
+    if path.suffix == ".json":
+        return _read_shards(path)
+    with path.open("rb") as file:
+        gzipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not gzipped:
+            return _read_stream(file, path)
+        try:
+            data = gzip.GzipFile(fileobj=file).read()
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: a damaged or truncated gzip file ({error}).") from error
+    found, metadata, notes = _read_stream(io.BytesIO(data), path)
+    return Contents(found, metadata, ["decompressed the gzip file", *notes])
+
+
+def _read_stream(file: IO[bytes], path: Path) -> Contents:
+    start = file.read(64)
+    file.seek(0)
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        return Contents(*read_safetensors(file.read(), path), [])
+    for signature, what in _SIGNATURES.items():
+        if start.startswith(signature):
+            raise ValueError(f"{path} is not a checkpoint but {what}.")
+    return Contents(load_pickle(file, path), {}, [])
+
+
+def _read_shards(path: Path) -> Contents:
+    """`model.safetensors.index.json`: {"weight_map": {name: file in the same folder}}."""
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        shards = sorted(set(index["weight_map"].values()))
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is not an index of shards: it has no `weight_map`.") from None
+    weights: dict[str, Any] = {}
+    for shard in shards:
+        if Path(shard).name != shard:
+            raise ValueError(
+                f"{path}: the shard `{printable(shard)}` is not a file beside the index."
+            )
+        found, _, _ = read(path.with_name(shard))
+        twice = sorted(set(weights) & set(found))
+        if twice:
+            raise ValueError(f"{path}: `{printable(twice[0])}` stands in two of its shards.")
+        weights |= found
+    missing = sorted(set(index["weight_map"]) - set(weights))
+    if missing:
+        raise ValueError(
+            f"{path}: `{printable(missing[0])}` is in the index but in none of its shards."
+        )
+    return Contents(weights, {}, [f"put together from {len(shards)} shards"])
