@@ -1,4 +1,4 @@
-"""A data set held as whole tensors, and the batches that curvature and training take from it."""
+"""A data set held as whole tensors: what training and curvature take their batches from."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+Constants = str | tuple[float, ...] | None  # typed in as "0.49/0.48/0.45"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,13 @@ class Dataset:
     std: tuple[float, ...] | None = None
     augment: str = "none"  # what training does to a batch: none, crop or crop-flip
     groups: Mapping[str, tuple[Tensor, tuple[str, ...]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.targets):
+            raise ValueError(
+                f"The data set `{self.name}` has {len(self.inputs):,} inputs but "
+                f"{len(self.targets):,} targets; each example needs one of both."
+            )
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -61,6 +70,21 @@ class Dataset:
         for tensor in (self.inputs, self.targets):
             digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
             digest.update(
-                tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+                tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
             )
         return digest.hexdigest()[:12]
+
+
+def constants(values: Constants, what: str) -> tuple[float, ...] | None:
+    """The normalisation constants of the channels: numbers, or text with slashes between them.
+
+    >>> constants("0.5/0.5/0.4", "mean")
+    (0.5, 0.5, 0.4)
+    """
+    try:
+        numbers = values.split("/") if isinstance(values, str) else values
+        return None if numbers is None else tuple(float(number) for number in numbers)
+    except ValueError:
+        raise ValueError(
+            f"`{what}` is one number for each channel, as in {what}=0.49/0.48/0.45, not `{values}`."
+        ) from None
