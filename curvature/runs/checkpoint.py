@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from curvature.runs.config import RunConfig
-from curvature.runs.files import printable, write_whole
+from curvature.runs.files import write_whole
+from curvature.runs.loading import load_weights
+from curvature.runs.messages import printable
 from curvature.runs.reading import Contents, read
 from curvature.runs.safetensors_format import write_safetensors
-from curvature.runs.weights import check_finite, find_weights, load_weights, weights_hash
+from curvature.runs.weights import check_finite, find_weights, weights_hash
 
 __all__ = [
     "FORMAT",

@@ -55,15 +55,3 @@ def require_file(path: Path, what: str) -> None:
         raise ValueError(f"{path} is neither a file nor a link to one, so it is no {what}.")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty, so it is no {what}: it may have been cut short.")
-
-
-def printable(name: object) -> str:
-    """A stranger's text fit for a message: one line, no control characters, not too long."""
-    text = "".join(c if c.isprintable() else "?" for c in str(name))
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return printable(lines[0].rstrip(".")) if lines else type(error).__name__

@@ -7,7 +7,8 @@ import zlib
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from curvature.runs.files import printable, require_file
+from curvature.runs.files import require_file
+from curvature.runs.messages import printable
 from curvature.runs.pickles import load_pickle
 from curvature.runs.safetensors_format import read_safetensors
 
@@ -53,7 +54,8 @@ def read(path: Path) -> Contents:
 def _read_stream(file: IO[bytes], path: Path) -> Contents:
     start = file.read(64)
     file.seek(0)
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
+    named_so = path.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80"))
+    if named_so or start[5:9] == b"\0\0\0{":  # a header's length below 2⁴⁰, then its JSON
         return Contents(*read_safetensors(file.read(), path), [])
     for signature, what in _SIGNATURES.items():
         if start.startswith(signature):
@@ -70,7 +72,7 @@ def _read_shards(path: Path) -> Contents:
         raise ValueError(f"{path} is not an index of shards: it has no `weight_map`.") from None
     weights: dict[str, Any] = {}
     for shard in shards:
-        if Path(shard).name != shard:
+        if shard in ("", "..") or Path(shard).name != shard:
             raise ValueError(
                 f"{path}: the shard `{printable(shard)}` is not a file beside the index."
             )
