@@ -97,6 +97,8 @@ def load_checkpoint(path: str | os.PathLike[str], *, weights: str = "auto") -> C
             return _ours(dict(found), weights, contents)
         if _MARK in contents.metadata:
             about = json.loads(contents.metadata[_MARK])
+            if not isinstance(about, dict):
+                raise ValueError(f"its metadata `{_MARK}` is not a table")
             return _ours({**about, "weights": found}, weights, contents)
         state, notes = find_weights(found, weights)
     except (ValueError, RecursionError) as error:
