@@ -9,9 +9,11 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 TAKE_A_DIRECTORY = ("cifar10", "cifar10c", "images", "npz")  # `npz:data` names no module
+SAME_EVERYWHERE = ("cifar10", "cifar10c")  # wherever the directory lies, its contents are known
 
 _OPTION = re.compile(r"[A-Za-z_]\w*=")
 _IMPORT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -30,8 +32,10 @@ class Spec:
 
     @property
     def portable(self) -> str:
-        """The spec without its directory and with sorted options: what belongs in an id."""
-        return _join(self.name, None, dict(sorted(self.options.items())))
+        """What belongs in an id: sorted options and, of where data of one's own lies, the name."""
+        own = self.directory is not None and self.name not in SAME_EVERYWHERE
+        last = PurePath(self.directory or "").name if own else None
+        return _join(self.name, last, dict(sorted(self.options.items())))
 
 
 def parse(text: str, table: Iterable[str] = ()) -> Spec:
@@ -47,20 +51,41 @@ def parse(text: str, table: Iterable[str] = ()) -> Spec:
     head, *rest = text.split(",")
     options: dict[str, str] = {}
     name, colon, tail = head.partition(":")
-    directory = ""
+    directory: list[str] = []
     if _IMPORT.fullmatch(head) and name not in table:
         name = head
     elif colon:
         rest = [tail, *rest]
+    if not name.strip():
+        raise ValueError(f"`{text}` names nothing; write NAME[:DIR][,key=value…].")
     for item in rest:
         if _OPTION.match(item):
             key, _, value = item.partition("=")
+            if key in options:
+                raise ValueError(f"Option `{key}` stands twice in `{text}`.")
             options[key] = value
         elif options or not colon or name == head:
             raise ValueError(f"`{item}` in `{text}` is not an option; write key=value.")
         else:
-            directory += ("," if directory else "") + item
-    return Spec(name, directory or None, options)
+            directory.append(item)
+    return Spec(name, ",".join(directory) or None, options)
+
+
+def pairs(items: Iterable[str]) -> dict[str, str]:
+    """Read ``key=value`` items; a key may stand once.
+
+    >>> pairs(["growth=0.02", "damping=1"])
+    {'growth': '0.02', 'damping': '1'}
+    """
+    options: dict[str, str] = {}
+    for item in items:
+        key, _, value = item.partition("=")
+        if not _OPTION.match(item):
+            raise ValueError(f"`{item}` is not an option; write key=value.")
+        if key in options:
+            raise ValueError(f"Option `{key}` is given twice: `{options[key]}` and `{value}`.")
+        options[key] = value
+    return options
 
 
 def resolve(name: str, table: Mapping[str, Callable[..., Any]], kind: str) -> Callable[..., Any]:
@@ -89,19 +114,30 @@ def call(
     Of ``given``, which the program knows (the number of classes, say), only what the function
     has a parameter for is passed; an option that was typed in goes before it.
     """
-    return function(*args, **arguments(function, options, kind, **given))
+    keywords = _arguments(function, options, kind, given, len(args))
+    for name, parameter in list(_parameters(function).items())[len(args) :]:
+        if parameter.default is parameter.empty and name not in keywords:
+            raise ValueError(f"The {kind} needs the option `{name}`; write {name}=….")
+    return function(*args, **keywords)
 
 
 def arguments(
     function: Callable[..., Any], options: Mapping[str, Any], kind: str, **given: Any
 ) -> dict[str, Any]:
     """Return the keyword arguments that ``call`` would pass."""
+    return _arguments(function, options, kind, given, 0)
+
+
+def _arguments(
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    kind: str,
+    given: Mapping[str, Any],
+    taken: int,
+) -> dict[str, Any]:
+    """``taken``: how many of the parameters are given by position, so are no options."""
+    parameters = dict(list(_parameters(function).items())[taken:])
     signature = inspect.signature(function)
-    parameters = {
-        name: parameter
-        for name, parameter in signature.parameters.items()
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    }
     anything = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     hints = _type_hints(function)
     keywords = {name: value for name, value in given.items() if name in parameters}
@@ -112,6 +148,15 @@ def arguments(
             )
         keywords[name] = _convert(value, hints.get(name, Any), f"option `{name}` of the {kind}")
     return keywords
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Those that can be given by name."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    }
 
 
 def _join(name: str, directory: str | None, options: Mapping[str, str]) -> str:
@@ -150,10 +195,7 @@ def _convert(value: Any, hint: Any, what: str) -> Any:
     if not isinstance(value, str):
         return value
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        members = typing.get_args(hint)
-        if type(None) in members and value.lower() == "none":
-            return None
-        hint = next((m for m in (int, float, bool, str) if m in members), Any)
+        return _convert_to_one(value, typing.get_args(hint), what)
     if typing.get_origin(hint) is typing.Literal:
         choices = [str(choice) for choice in typing.get_args(hint)]
         if value not in choices:
@@ -167,8 +209,24 @@ def _convert(value: Any, hint: Any, what: str) -> Any:
         try:
             return hint(value)
         except ValueError:
-            raise ValueError(f"The {what} is a {hint.__name__}, not `{value}`.") from None
+            number = "whole number" if hint is int else "number"
+            raise ValueError(f"The {what} is a {number}, not `{value}`.") from None
     return value if hint is str else _literal(value)
+
+
+def _convert_to_one(value: str, members: tuple[Any, ...], what: str) -> Any:
+    """The first member of a union that ``value`` reads as; text comes last, it reads as any."""
+    if type(None) in members and value.lower() == "none":
+        return None
+    order = (int, float, bool)
+    rest = [member for member in members if member not in (*order, str, type(None))]
+    failure = None
+    for member in [m for m in order if m in members] + rest + [m for m in members if m is str]:
+        try:
+            return _convert(value, member, what)
+        except ValueError as error:
+            failure = error
+    raise failure or ValueError(f"The {what} is none, not `{value}`.")
 
 
 def _literal(value: str) -> Any:

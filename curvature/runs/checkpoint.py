@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from curvature.runs.config import RunConfig
-from curvature.runs.files import printable, write_whole
+from curvature.runs.files import write_whole
+from curvature.runs.loading import load_weights
+from curvature.runs.messages import printable
 from curvature.runs.reading import Contents, read
 from curvature.runs.safetensors_format import write_safetensors
-from curvature.runs.weights import check_finite, find_weights, load_weights, weights_hash
+from curvature.runs.weights import check_finite, find_weights, weights_hash
 
 __all__ = [
     "FORMAT",
@@ -95,6 +97,8 @@ def load_checkpoint(path: str | os.PathLike[str], *, weights: str = "auto") -> C
             return _ours(dict(found), weights, contents)
         if _MARK in contents.metadata:
             about = json.loads(contents.metadata[_MARK])
+            if not isinstance(about, dict):
+                raise ValueError(f"its metadata `{_MARK}` is not a table")
             return _ours({**about, "weights": found}, weights, contents)
         state, notes = find_weights(found, weights)
     except (ValueError, RecursionError) as error:

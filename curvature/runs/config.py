@@ -2,23 +2,30 @@
 
 import hashlib
 import json
-from dataclasses import Field, asdict, dataclass, field, fields
+import re
+from dataclasses import Field, asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from curvature import names
+from curvature.runs.fields import checked, option
 
 FORMAT = 1  # of the ids: raise it when a field changes its meaning
 
-
-def option(default: Any, help: str, *, flag: str | None = None, in_id: bool = True) -> Any:
-    """A config field that is also a command-line option; ``in_id``: does it change the result?"""
-    return field(default=default, metadata={"help": help, "flag": flag, "in_id": in_id})
+_SEEDS = 2**63  # what a torch.Generator takes
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 class _Hashed:
     """Gives a config its id: the hash of what changes the result (no paths, devices, threads)."""
 
     _specs: ClassVar[tuple[str, ...]] = ()  # fields of the form NAME[:DIR][,key=value…]
+
+    def __post_init__(self) -> None:
+        for f in _fields(self):
+            object.__setattr__(self, f.name, checked(getattr(self, f.name), f))
+        for name in self._specs:
+            if getattr(self, name) is not None:
+                _portable(getattr(self, name))  # refuses what has not the grammar
 
     @property
     def id(self) -> str:
@@ -27,10 +34,9 @@ class _Hashed:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def identity(self) -> dict[str, Any]:
-        """The fields that change the result, directories removed."""
-        values = {
-            f.name: getattr(self, f.name) for f in _fields(self) if f.metadata.get("in_id", True)
-        }
+        """The fields that change the result; directories and the order of repeats removed."""
+        values = {f.name: getattr(self, f.name) for f in _fields(self) if f.metadata["in_id"]}
+        values = {k: sorted(set(v)) if isinstance(v, tuple) else v for k, v in values.items()}
         for name in self._specs:
             if values.get(name) is not None:
                 values[name] = _portable(values[name])
@@ -42,7 +48,7 @@ class _Hashed:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Any:
-        """The config of ``to_dict``; unknown fields are refused by name."""
+        """The config of ``to_dict``, through JSON too; unknown fields are refused by name."""
         known = {f.name: f for f in _fields(cls)}
         unknown = sorted(set(values) - set(known))
         if unknown:
@@ -50,7 +56,10 @@ class _Hashed:
                 f"{cls.__name__} has no field {', '.join(map(repr, unknown))}: "
                 "it may have been written by a newer version."
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        try:
+            return cls(**values)
+        except TypeError as error:  # a file's contents, so the value is what is wrong
+            raise ValueError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -63,22 +72,45 @@ class RunConfig(_Hashed):
     data: str = option("digits", "Training data: NAME[:DIR][,key=value…], or module:factory.")
     loss: str = option("cross_entropy", "Loss: a name, or module:function.")
     optimizer: str = option("sgd", "sgd, msgd, adam, sam, sa-sgd or sa-sam.")
-    lr: float = option(0.1, "Learning rate η (for sa-sgd and sa-sam: η₀).")
-    weight_decay: float = option(0.0, "Weight decay λ: adds λw to the gradient that descends.")
-    rho: float | None = option(None, "Radius ρ of the ascent step (sam; its default is 0.05).")
-    sa_variant: str = option("poster", "sa-sgd, sa-sam: the `poster` or the `released` formulas.")
+    lr: float = option(0.1, "Learning rate η (for sa-sgd and sa-sam: η₀).", above=0)
+    weight_decay: float = option(
+        0.0, "Weight decay λ: adds λw to the gradient that descends.", least=0
+    )
+    rho: float | None = option(
+        None, "Radius ρ of the ascent step (sam; its default is 0.05).", least=0
+    )
+    sa_variant: str = option(
+        "poster",
+        "sa-sgd, sa-sam: the `poster` or the `released` formulas.",
+        choices=("poster", "released"),
+    )
     optimizer_options: tuple[str, ...] = option(
         (), "An optimizer's own option, key=value; may be repeated.", flag="--optimizer-option"
     )
-    epochs: int = option(20, "Passes over the training data.")
-    steps: int | None = option(None, "Stop after this many steps, whatever the epochs.")
-    batch_size: int = option(64, "Examples per step.")
-    schedule: str = option("constant", "Learning rate over time: constant or cosine.")
-    warmup_epochs: float = option(0.0, "Epochs of linear warm-up before the schedule.")
-    label_smoothing: float = option(0.0, "Label smoothing of the training loss.")
-    clip_norm: float | None = option(None, "Clip gradients to this norm.")
-    precision: str = option("float32", "float32, or bfloat16 autocast (norms stay in float32).")
-    seed: int = option(0, "Seed of the initial weights, of the order of the data, and the rest.")
+    epochs: int = option(20, "Passes over the training data.", least=0)
+    steps: int | None = option(None, "Stop after this many steps, whatever the epochs.", least=0)
+    batch_size: int = option(64, "Examples per step.", least=1)
+    schedule: str = option(
+        "constant", "Learning rate over time: constant or cosine.", choices=("constant", "cosine")
+    )
+    warmup_epochs: float = option(0.0, "Epochs of linear warm-up before the schedule.", least=0)
+    label_smoothing: float = option(0.0, "Label smoothing of the training loss.", least=0, below=1)
+    clip_norm: float | None = option(None, "Clip gradients to this norm.", above=0)
+    precision: str = option(
+        "float32",
+        "float32, or bfloat16 autocast (norms stay in float32).",
+        choices=("float32", "bfloat16"),
+    )
+    seed: int = option(
+        0,
+        "Seed of the initial weights, of the order of the data, and the rest.",
+        least=0,
+        below=_SEEDS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names.pairs(self.optimizer_options)  # refuses what is not key=value, or stands twice
 
 
 @dataclass(frozen=True)
@@ -89,31 +121,52 @@ class AnalysisConfig(_Hashed):
 
     model: str | None = option(None, "Model, where the checkpoint doesn't say: a name or factory.")
     data: str | None = option(None, "Data: NAME[:DIR][,key=value…]; else the checkpoint's own.")
-    split: str = option("test", "Part of the data: train, val or test.")
-    examples: int | None = option(None, "Take N examples: seeded, balanced over the classes.")
-    first: int | None = option(None, "Take the first N examples instead.")
+    split: str = option(
+        "test", "Part of the data: train, val or test.", choices=("train", "val", "test")
+    )
+    examples: int | None = option(
+        None, "Take N examples: seeded, balanced over the classes.", least=1
+    )
+    first: int | None = option(None, "Take the first N examples instead.", least=1)
     loss: str | None = option(None, "Loss: a name or module:function; else the checkpoint's own.")
     params: tuple[str, ...] = option(
         (), "Only the parameters whose names match this pattern (fnmatch); may be repeated."
     )
     trace: bool = option(False, "Tr(H).")
-    trace_method: str = option("auto", "auto or hutchinson.")
-    trace_rtol: float = option(0.01, "Stop Tr(H) at this relative standard error.")
-    max_passes: int = option(1000, "Stop Tr(H) after this many passes at the most.")
+    trace_method: str = option("auto", "auto or hutchinson.", choices=("auto", "hutchinson"))
+    trace_rtol: float = option(0.01, "Stop Tr(H) at this relative standard error.", above=0)
+    max_passes: int = option(1000, "Stop Tr(H) after this many passes at the most.", least=1)
     eigmax: bool = option(False, "λ_max, the largest eigenvalue (algebraically).")
-    eigmax_method: str = option("lanczos", "lanczos or power.")
-    eigmax_rtol: float = option(1e-3, "Stop λ_max at this relative error.")
-    max_products: int = option(200, "Stop an eigenvalue after this many products at the most.")
-    top: int = option(1, "The K largest eigenvalues.")
+    eigmax_method: str = option("lanczos", "lanczos or power.", choices=("lanczos", "power"))
+    eigmax_rtol: float = option(1e-3, "Stop λ_max at this relative error.", above=0)
+    max_products: int = option(
+        200, "Stop an eigenvalue after this many products at the most.", least=1
+    )
+    top: int = option(1, "The K largest eigenvalues.", least=1)
     eigmin: bool = option(False, "The most negative eigenvalue too.")
     with_weight_decay: bool = option(False, "Count the weight decay λ in: H + λI.")
-    backend: str = option("curvature", "curvature, or pyhessian as a cross-check.")
-    seed: int = option(0, "Seed of the probes, start vectors and of the choice of examples.")
-    batch_size: int = option(128, "Examples that share a probe (a mini-batch of the trace).")
-    dtype: str = option("float32", "float32 or float64.")
+    backend: str = option(
+        "curvature",
+        "curvature, or pyhessian as a cross-check.",
+        choices=("curvature", "pyhessian"),
+    )
+    seed: int = option(
+        0, "Seed of the probes, start vectors and of the choice of examples.", least=0, below=_SEEDS
+    )
+    batch_size: int = option(
+        128, "Examples that share a probe (a mini-batch of the trace).", least=1
+    )
+    dtype: str = option("float32", "float32 or float64.", choices=("float32", "float64"))
     tf32: bool = option(False, "Allow TF32 on a GPU (less accurate).")
-    micro_batch: int | None = option(None, "Examples at a time in memory.", in_id=False)
+    micro_batch: int | None = option(None, "Examples at a time in memory.", in_id=False, least=1)
     device: str = option("auto", "auto, cpu, cuda[:i] or mps.", in_id=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.examples is not None and self.first is not None:
+            raise ValueError("`examples` and `first` both choose examples: give one of them.")
+        if not _DEVICE.fullmatch(self.device):
+            raise ValueError(f"`device` is auto, cpu, cuda, cuda:N or mps, not `{self.device}`.")
 
 
 def _fields(config: Any) -> tuple[Field[Any], ...]:

@@ -1,16 +1,36 @@
 """Files that are whole or not there: written under a temporary name, then renamed."""
 
+import json
 import os
 import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from curvature.runs.messages import one_line
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8; the folder is made where it is missing."""
     write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write ``value`` as JSON that people can read."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The object in a JSON file; another content is refused with its line."""
+    require_file(path, what)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({one_line(error)}).") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is no {what}: it is not an object {{…}}.")
+    return value
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
@@ -34,8 +54,8 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], object
         temporary.unlink(missing_ok=True)
 
 
-def require_file(path: Path, what: str) -> None:
-    """Refuse what can't be read as a file, in one line each."""
+def require_file(path: Path, what: str, *, empty: bool = False) -> None:
+    """Refuse what can't be read as a file, in one line each; ``empty``: it may be."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -53,17 +73,5 @@ def require_file(path: Path, what: str) -> None:
         raise IsADirectoryError(f"{path} is a directory, not a {what}{hint}.")
     if not stat.S_ISREG(mode):
         raise ValueError(f"{path} is neither a file nor a link to one, so it is no {what}.")
-    if path.stat().st_size == 0:
+    if not empty and path.stat().st_size == 0:
         raise ValueError(f"{path} is empty, so it is no {what}: it may have been cut short.")
-
-
-def printable(name: object) -> str:
-    """A stranger's text fit for a message: one line, no control characters, not too long."""
-    text = "".join(c if c.isprintable() else "?" for c in str(name))
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return printable(lines[0].rstrip(".")) if lines else type(error).__name__

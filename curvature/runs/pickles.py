@@ -12,12 +12,13 @@ import struct
 import warnings
 import zipfile
 import zlib
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from curvature.runs.files import one_line, printable
+from curvature.runs.messages import one_line, printable
 
 REMEDY = "save its `model.state_dict()` with torch.save instead"
 LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the keys of its storages
@@ -39,7 +40,7 @@ _UNREADABLE = (
 )
 _ALLOWED = re.compile(
     r"collections\.(OrderedDict|Counter)|_codecs\.encode|argparse\.Namespace|pathlib\.\w+Path"
-    r"|numpy\.(dtype|(_core|core)\.multiarray\.scalar)|(builtins|__builtin__)\.(set|bytearray|complex)"
+    r"|numpy\.(dtype|(_core|core)\.multiarray\.scalar)|builtins\.(set|bytearray|complex)"
     r"|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2"
     r"|torch\.nn\.parameter\.Parameter|torch\.serialization\._get_layout"
     r"|torch\.(\w+Storage|storage\.\w+Storage|Size|Tensor|\w+Tensor|device|[a-z]+\d\w*|bool)"
@@ -166,9 +167,9 @@ def _scan(data: bytes) -> tuple[list[str], int, bool]:
             for opcode, argument, _ in pickletools.genops(stream):
                 name = opcode.name
                 if name in ("GLOBAL", "INST"):
-                    imports.append(str(argument).replace(" ", "."))
+                    imports.append(_modern(*argument.split(" ", 1)))
                 elif name == "STACK_GLOBAL":
-                    imports.append(".".join(strings[-2:]))
+                    imports.append(_modern(*([""] * 2 + strings)[-2:]))
                 elif name == "PROTO":
                     protocol = max(protocol, argument)
                 elif name == "MEMOIZE":
@@ -184,3 +185,9 @@ def _scan(data: bytes) -> tuple[list[str], int, bool]:
     except (ValueError, struct.error, OverflowError):
         pass
     return imports, protocol, complete > 0
+
+
+def _modern(module: str, name: str) -> str:
+    """The name in Python 3; protocol 2 writes that of Python 2."""
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    return f"{module}.{name}"

@@ -2,12 +2,12 @@
 
 import gzip
 import io
-import json
 import zlib
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from curvature.runs.files import printable, require_file
+from curvature.runs.files import read_json, require_file
+from curvature.runs.messages import printable
 from curvature.runs.pickles import load_pickle
 from curvature.runs.safetensors_format import read_safetensors
 
@@ -53,7 +53,8 @@ def read(path: Path) -> Contents:
 def _read_stream(file: IO[bytes], path: Path) -> Contents:
     start = file.read(64)
     file.seek(0)
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
+    named_so = path.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80"))
+    if named_so or start[5:9] == b"\0\0\0{":  # a header's length below 2⁴⁰, then its JSON
         return Contents(*read_safetensors(file.read(), path), [])
     for signature, what in _SIGNATURES.items():
         if start.startswith(signature):
@@ -63,23 +64,25 @@ def _read_stream(file: IO[bytes], path: Path) -> Contents:
 
 def _read_shards(path: Path) -> Contents:
     """`model.safetensors.index.json`: {"weight_map": {name: file in the same folder}}."""
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        shards = sorted(set(index["weight_map"].values()))
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is not an index of shards: it has no `weight_map`.") from None
+    where = read_json(path, "checkpoint").get("weight_map")
+    if not isinstance(where, dict) or not where:
+        raise ValueError(f"{path} is not an index of shards: it has no `weight_map`.")
+    shards = sorted({str(shard) for shard in where.values()})
     weights: dict[str, Any] = {}
     for shard in shards:
-        if Path(shard).name != shard:
+        if shard in ("", "..") or Path(shard).name != shard:
             raise ValueError(
                 f"{path}: the shard `{printable(shard)}` is not a file beside the index."
             )
         found, _, _ = read(path.with_name(shard))
+        if not isinstance(found, dict):
+            kind = type(found).__name__
+            raise ValueError(f"{path}: its shard `{shard}` holds a {kind}, not named tensors.")
         twice = sorted(set(weights) & set(found))
         if twice:
             raise ValueError(f"{path}: `{printable(twice[0])}` stands in two of its shards.")
         weights |= found
-    missing = sorted(set(index["weight_map"]) - set(weights))
+    missing = sorted(set(where) - set(weights))
     if missing:
         raise ValueError(
             f"{path}: `{printable(missing[0])}` is in the index but in none of its shards."

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from curvature.runs.files import one_line, printable, write_whole
+from curvature.runs.files import write_whole
+from curvature.runs.messages import one_line, printable
 
 
 def read_safetensors(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,14 +1,14 @@
-"""Find a state dict in whatever was saved, tell what it is, and load it into a module."""
+"""The state dict in whatever was saved: found, freed of wrappers, hashed, checked for NaN."""
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from curvature.runs.files import printable
+from curvature.runs.messages import listed, printable
 
 WRAPPERS = (
     "state_dict",
@@ -61,7 +61,7 @@ def find_weights(found: Any, wanted: str = "auto") -> tuple[dict[str, Tensor], l
 
 def strip(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Remove the prefixes that wrappers put before every key, and what they keep beside them."""
-    names, notes = _short_names(weights)
+    names, notes = short_names(weights)
     return {short: weights[name] for name, short in names.items()}, notes
 
 
@@ -93,33 +93,13 @@ def check_finite(weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Load ``weights`` into ``model``, every name and shape matching; return notes.
-
-    Raises:
-        ValueError: listing missing and unexpected names and wrong shapes; the model is unchanged.
-    """
-    own = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
-    weights, notes = strip(weights)
-    full = {short: name for name, short in _short_names(own)[0].items()}
-    given = {full.get(name, name): tensor for name, tensor in weights.items()}
-    notes += _tolerated(own, given)
-    _refuse_mismatch(own, given)
-    for dtype in dict.fromkeys(tensor.dtype for tensor in given.values()):
-        other = [k for k, v in given.items() if v.dtype == dtype and own[k].dtype != dtype]
-        if other:
-            notes.append(f"converted {len(other)} tensors from {dtype} to {own[other[0]].dtype}")
-    model.load_state_dict(given, strict=False)
-    return tuple(notes)
-
-
-def _short_names(weights: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+def short_names(weights: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """From each name to the name without the prefixes, strays left out."""
     notes: list[str] = []
     strays = [name for name in weights if name.rpartition(".")[2] in STRAYS]
     names = {name: name for name in weights if name not in strays}
     if strays and names:
-        notes.append(f"dropped {_listed(strays)}")
+        notes.append(f"dropped {listed(strays)}")
     prefix: str | None = ""
     while prefix is not None and names:
         prefix = next((p for p in PREFIXES if all(k.startswith(p) for k in names.values())), None)
@@ -183,65 +163,9 @@ def _tensors(found: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
             raise ValueError(f"`{printable(name)}` is sparse, quantized or without values")
         else:
             weights[name] = value.detach()
-    notes = [f"dropped {_listed(others)}, no tensors"] if others else []
+    notes = [f"dropped {listed(others)}, no tensors"] if others else []
     half = [v for v in weights.values() if v.is_floating_point() and v.element_size() < 4]
     if half:
         kinds = ", ".join(sorted({str(v.dtype).removeprefix("torch.") for v in half}))
         notes.append(f"{len(half)} tensors are in half precision or less ({kinds})")
     return weights, notes
-
-
-def _tolerated(own: Mapping[str, Tensor], given: dict[str, Tensor]) -> list[str]:
-    """Fill in what a file may lack: the counters of old BatchNorms, the other name of a tied."""
-    notes = []
-    missing = [name for name in own if name not in given]
-    counters = [name for name in missing if name.rpartition(".")[2] == "num_batches_tracked"]
-    if counters:
-        given.update({name: own[name] for name in counters})
-        notes.append(f"the file has no {_listed(counters)}, which curvature doesn't need")
-    tied: dict[tuple[int, tuple[int, ...]], list[str]] = {}
-    for name, tensor in own.items():
-        if tensor.data_ptr():
-            tied.setdefault((tensor.data_ptr(), tuple(tensor.shape)), []).append(name)
-    for group in tied.values():
-        there = [name for name in group if name in given]
-        if len({weights_hash({"": given[name]}) for name in there}) > 1:
-            raise ValueError(f"The model ties {_listed(group)}, but they differ in the file.")
-        for name in set(group) - set(there) if there else ():
-            given[name] = given[there[0]]
-            notes.append(f"`{name}` is tied to `{there[0]}`")
-    return notes
-
-
-def _refuse_mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    missing = [name for name in own if name not in given]
-    unexpected = [name for name in given if name not in own]
-    shapes = [
-        f"{printable(name)}: {tuple(tensor.shape)}, not {tuple(own[name].shape)}"
-        for name, tensor in given.items()
-        if name in own and tensor.shape != own[name].shape
-    ]
-    if not (missing or unexpected or shapes):
-        return
-    parts = [
-        f"{len(names)} {what} ({_first(names)})"
-        for what, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", shapes),
-        )
-        if names
-    ]
-    raise ValueError(
-        f"The weights don't fit the model: of its {len(own)} tensors, {'; '.join(parts)}. "
-        "Name the model, width and number of classes that they were saved from."
-    )
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(printable(name) for name in names[:3]) + (", …" if len(names) > 3 else "")
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"`{printable(name)}`" for name in names[:3])
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")

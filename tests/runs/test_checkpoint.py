@@ -171,7 +171,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
     data = buffer.getvalue()
     for length in range(1, len(data), 37):
         (tmp_path / "a.pt").write_bytes(data[:length])
-        with pytest.raises(ValueError, match="a.pt") as caught:
+        with pytest.raises(ValueError, match=r"a\.pt") as caught:
             load_checkpoint(tmp_path / "a.pt")
         assert "\n" not in str(caught.value)
 
@@ -181,7 +181,7 @@ def test_a_flipped_bit_never_changes_a_weight_unnoticed(tmp_path: Path) -> None:
     data = (tmp_path / "a.pt").read_bytes()
     sound = load_checkpoint(tmp_path / "a.pt").hash
     draw = random.Random(0)
-    refused = 0
+    messages = []
     for _ in range(300):
         position = draw.randrange(len(data))
         damaged = bytearray(data)
@@ -190,6 +190,6 @@ def test_a_flipped_bit_never_changes_a_weight_unnoticed(tmp_path: Path) -> None:
         try:
             assert load_checkpoint(tmp_path / "b.pt").hash == sound  # in padding, say
         except ValueError as error:
-            refused += 1
-            assert "\n" not in str(error)
-    assert refused > 100
+            messages.append(str(error))
+    assert len(messages) > 100
+    assert not any("\n" in message for message in messages)

@@ -1,0 +1,26 @@
+"""What is known of an eigenvalue after a number of products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EigenEstimate:
+    """An approximate eigenpair: ``value`` is the Rayleigh quotient of the unit vector ``vector``.
+
+    Some eigenvalue lies within ``residual`` = ‖Av − value · v‖. That it is the one asked for, and
+    within ``error``, holds with probability ``confidence`` over the random start; where that is 0
+    no other was looked for, and ``error`` is an estimate. ``products`` counts those of the whole
+    call.
+    """
+
+    value: float
+    residual: float
+    error: float
+    confidence: float
+    products: int
+    converged: bool
+    vector: Tensor = field(repr=False, compare=False)

@@ -1,0 +1,21 @@
+"""Text from strangers' files, and lists of names, fit for a message of one line."""
+
+from collections.abc import Sequence
+
+
+def printable(name: object) -> str:
+    """A stranger's text fit for a message: one line, no control characters, not too long."""
+    text = "".join(c if c.isprintable() else "?" for c in str(name))
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return printable(lines[0].rstrip(".")) if lines else type(error).__name__
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    shown = ", ".join(f"`{printable(name)}`" for name in names[:3])
+    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
