@@ -7,6 +7,7 @@ from typing import Any
 from curvature import names
 from curvature.datasets.adapt import adapt
 from curvature.datasets.cifar10 import cifar10
+from curvature.datasets.cifar10c import cifar10c
 from curvature.datasets.dataset import Dataset
 from curvature.datasets.digits import digits
 from curvature.datasets.files import images, npz
@@ -14,6 +15,7 @@ from curvature.datasets.files import images, npz
 DATASETS: dict[str, Callable[..., Any]] = {
     "digits": digits,
     "cifar10": cifar10,
+    "cifar10c": cifar10c,
     "npz": npz,
     "images": images,
 }
