@@ -7,6 +7,7 @@ from typing import Any
 from curvature import names
 from curvature.datasets.adapt import adapt
 from curvature.datasets.cifar10 import cifar10
+from curvature.datasets.cifar10c import cifar10c
 from curvature.datasets.dataset import Dataset
 from curvature.datasets.digits import digits
 from curvature.datasets.files import images, npz
@@ -14,12 +15,15 @@ from curvature.datasets.files import images, npz
 DATASETS: dict[str, Callable[..., Any]] = {
     "digits": digits,
     "cifar10": cifar10,
+    "cifar10c": cifar10c,
     "npz": npz,
     "images": images,
 }
 
 
-def load(spec: str, split: str, *, seed: int = 0) -> Dataset | Iterable[Any]:
+def load(
+    spec: str, split: str, *, seed: int = 0, report: Callable[[str], None] | None = None
+) -> Dataset | Iterable[Any]:
     """The ``split`` (train, val or test) of NAME[:DIR][,key=value…], or of a module:factory.
 
     ``seed`` draws the parts of a data set that comes as one heap: the same seed for training and
@@ -29,28 +33,29 @@ def load(spec: str, split: str, *, seed: int = 0) -> Dataset | Iterable[Any]:
     parsed = names.parse(spec, DATASETS)
     function = names.resolve(parsed.name, DATASETS, "data set")
     kind = f"data set `{parsed.name}`"
-    for reserved in ("split", "directory", "file"):
-        if reserved in parsed.options and parsed.name in DATASETS:
-            raise ValueError(
-                f"`{reserved}` is no option of a {kind}: the split is asked for apart, and a "
-                f"directory is written {parsed.name}:DIR."
-            )
-    given = {"split": split, "seed": seed}
-    if parsed.name in names.TAKE_A_DIRECTORY:
-        if parsed.directory is None:
-            raise ValueError(f"The {kind} needs its place: write {parsed.name}:DIR.")
-        given["file" if parsed.name == "npz" else "directory"] = parsed.directory
-    elif parsed.directory is not None:
-        raise ValueError(
-            f"The {kind} takes no directory, got `{parsed.directory}`; options are key=value."
-        )
+    given: dict[str, Any] = {"split": split, "seed": seed, "report": report}
+    if parsed.name in DATASETS:
+        _check_options(function, parsed, kind)
+    if parsed.directory is not None:
+        given["path"] = parsed.directory
     keywords = names.arguments(function, parsed.options, kind, **given)
-    _check_complete(function, keywords, kind)
-    return adapt(function(**keywords), parsed.name)
-
-
-def _check_complete(function: Callable[..., Any], keywords: dict[str, Any], kind: str) -> None:
     try:
         inspect.signature(function).bind(**keywords)
     except TypeError as error:
         raise ValueError(f"The {kind} can't be called: {error}. Add it as key=value.") from None
+    return adapt(function(**keywords), parsed.name)
+
+
+def _check_options(function: Callable[..., Any], spec: names.Spec, kind: str) -> None:
+    """Before anything is read: a place where one is needed, and only options that there are."""
+    parameters = inspect.signature(function).parameters
+    if "path" in parameters and spec.directory is None:
+        raise ValueError(f"The {kind} needs its place on disk: write {spec.name}:PATH.")
+    if "path" not in parameters and spec.directory is not None:
+        raise ValueError(
+            f"The {kind} takes no directory, got `{spec.directory}`; options are key=value."
+        )
+    known = [name for name in parameters if name not in ("path", "split", "report")]
+    for name in spec.options:
+        if name not in known:
+            raise ValueError(f"The {kind} has no option `{name}`. It has {', '.join(known)}.")

@@ -12,7 +12,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
 def cifar10(
-    directory: str,
+    path: str,
     split: Split,
     *,
     seed: int = 0,
@@ -21,13 +21,13 @@ def cifar10(
     mean: Constants = MEAN,
     std: Constants = STD,
 ) -> Dataset:
-    """The train, val or test part; the binary or python layout, or its tar.gz, in ``directory``.
+    """The train, val or test part; the binary or python layout, or its tar.gz, at ``path``.
 
     ``validation`` images are held out of the training files for ``val``, by default a fifth
     (10,000 of 50,000): drawn by ``seed``, the same number of each class. 0 trains on all.
     """
     check_split(split)
-    source = cifar10_files.locate(directory)
+    source = cifar10_files.locate(path)
     kind = "test" if split == "test" else "train"
     pixels, labels = source.read(kind)
     whole = Dataset(

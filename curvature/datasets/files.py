@@ -3,6 +3,7 @@
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from curvature.datasets.dataset import Constants, Dataset
 from curvature.datasets.splits import SPLITS, Split, check_split, part_by_share
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
-_PAIRS = (("x", "y"), ("inputs", "targets"))
+_WHOLE = {"x": "y", "inputs": "targets"}
 
 
 def npz(
-    file: str,
+    path: str,
     split: Split,
     *,
     seed: int = 0,
@@ -25,20 +26,21 @@ def npz(
     mean: Constants = None,
     std: Constants = None,
 ) -> Dataset:
-    """Arrays ``x`` and ``y`` (or inputs and targets) of a NumPy ``file``.
+    """Arrays ``x`` and ``y`` (or inputs and targets) of a NumPy file.
 
     x_train, y_train, x_test, … are taken where they are. Else every split is the whole, unless
     ``validation`` and ``test`` say which shares are drawn for them (stratified, by ``seed``).
     """
     check_split(split)
-    path = Path(file).expanduser()
-    apart, inputs, targets = _load_pair(path, split)
+    apart, inputs, targets, labels = _load_pair(Path(path).expanduser(), split)
     whole = from_arrays(inputs, targets, "npz", mean=mean, std=std)
+    if whole.classes is not None:  # a split may lack the last class
+        whole = replace(whole, classes=int(max(y.max() for y in labels)) + 1)
     return whole if apart else _part(whole, split, seed, validation, test)
 
 
 def images(
-    directory: str,
+    path: str,
     split: Split,
     *,
     size: int | None = None,
@@ -54,13 +56,13 @@ def images(
     shorter side is scaled to it (bicubic) and the middle square cut out.
     """
     check_split(split)
-    root = Path(directory).expanduser()
-    apart = any((root / name).is_dir() for name in SPLITS)
+    root = Path(path).expanduser()
+    apart = [root / name for name in SPLITS if (root / name).is_dir()]
     folder = root / split if apart else root
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder} for the split `{split}`.")
-    classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    files = [(path, k) for k, kind in enumerate(classes) for path in _image_files(kind)]
+    classes = sorted({kind.name for part in apart or [root] for kind in _subfolders(part)})
+    files = [(path, k) for k, name in enumerate(classes) for path in _image_files(folder / name)]
     if not files:
         raise ValueError(
             f"{folder} holds no images: expected one subfolder for each class, with "
@@ -69,6 +71,7 @@ def images(
     inputs = _stack([path for path, _ in files], size)
     targets = np.array([k for _, k in files])
     whole = from_arrays(inputs, targets, "images", mean=mean, std=std)
+    whole = replace(whole, classes=len(classes))
     return whole if apart else _part(whole, split, seed, validation, test)
 
 
@@ -78,36 +81,37 @@ def _part(whole: Dataset, split: Split, seed: int, validation: float, test: floa
     return part_by_share(whole, split, validation=validation, test=test, seed=seed)
 
 
-def _load_pair(path: Path, split: str) -> tuple[bool, np.ndarray, np.ndarray]:
+def _load_pair(path: Path, split: str) -> tuple[bool, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Are the splits apart, the inputs and targets of this one, and the targets of all."""
     try:
-        archive = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} can't be read as an npz file: {error}.") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError(f"{path} is a single array; an npz file with two is needed.")
-    with archive:
-        x, y = _array_names(archive.files, split, path)
-        try:
-            return x == f"x_{split}", archive[x], archive[y]
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(
-                f"{path} is damaged, or holds Python objects (never loaded): {error}."
-            ) from error
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array, not an npz file with two")
+            x, y, of_all = _array_names(archive.files, split)
+            return x not in _WHOLE, archive[x], archive[y], [archive[name] for name in of_all]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} can't be read as arrays: {error}.") from error
 
 
-def _array_names(there: list[str], split: str, path: Path) -> tuple[str, str]:
+def _array_names(there: list[str], split: str) -> tuple[str, str, list[str]]:
+    """Names of the inputs and targets of ``split``, and of the targets of all splits."""
     apart = any(f"x_{name}" in there for name in SPLITS)
-    pairs = ((f"x_{split}", f"y_{split}"),) if apart else _PAIRS
-    for x, y in pairs:
+    pairs = {f"x_{split}": f"y_{split}"} if apart else _WHOLE
+    for x, y in pairs.items():
         if x in there and y in there:
-            return x, y
-    wanted = " or ".join(f"`{x}` and `{y}`" for x, y in pairs)
-    raise ValueError(
-        f"{path} has no arrays {wanted} for the split `{split}`; it has {', '.join(there)}."
-    )
+            return x, y, [name for name in there if name.startswith("y_")] if apart else [y]
+    wanted = " or ".join(f"`{x}` and `{y}`" for x, y in pairs.items())
+    raise ValueError(f"no {wanted} for the split `{split}` among its {', '.join(there) or 'none'}")
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir()]
 
 
 def _image_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []  # a split may lack a class
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
 
 
