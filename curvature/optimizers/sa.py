@@ -181,7 +181,7 @@ class SASGD(ClosureOptimizer):
 class SASAM(SASGD):
     """w ← w − η_t (∇L(w_t + ρ_t g_t/‖g_t‖₂; ξ_t) + λ w_t) with ρ_t = √η_t. Three gradients.
 
-    η_t as in SA-SGD. ``perturbation="local"``: each rank climbs along its own gradient (m-sharpness).
+    η_t as in SA-SGD. ``perturbation="local"``: each rank climbs its own gradient (m-sharpness).
     """
 
     def _radius(self, size: StepSize) -> float | None:
