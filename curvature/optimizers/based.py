@@ -13,6 +13,8 @@ class Based(ClosureOptimizer):
     So schedulers may hold either, and a state dict is the base optimizer's own.
     """
 
+    _own = (*ClosureOptimizer._own, "base", "_extra")
+
     def __init__(self, base: Optimizer, extra: dict[str, Any] | None = None, **common: Any) -> None:
         if not isinstance(base, Optimizer):
             raise TypeError(

@@ -31,6 +31,8 @@ class SASGD(ClosureOptimizer):
     all groups together. ``constants`` are fields of ``Formula`` to replace in the ``variant``'s.
     """
 
+    _own = (*ClosureOptimizer._own, "formula")
+
     def __init__(
         self,
         params: Params,

@@ -50,6 +50,14 @@ class ClosureOptimizer(Optimizer):
     step when one overflows, ``update`` – is done here. ``clip_norm`` clips each pass's gradient.
     """
 
+    _own: tuple[str, ...] = (
+        "clip_norm",
+        "grad_scaler",
+        "check_finite",
+        "perturbation",
+        "process_group",
+    )
+
     def __init__(
         self,
         params: Any,
@@ -73,6 +81,11 @@ class ClosureOptimizer(Optimizer):
         self.process_group = process_group
         self._report: dict[str, Any] | None = None
         self._first_loss: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take along; torch's own leaves out what a subclass adds."""
+        own = {name: getattr(self, name) for name in (*self._own, "_report", "_first_loss")}
+        return {**super().__getstate__(), **own}
 
     @property
     def last_step(self) -> StepReport | None:
