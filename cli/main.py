@@ -1,11 +1,65 @@
 """The command `curv` itself: its subcommands, and how errors are shown."""
 
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
 import click
 
 from curvature import __version__
 
+COMMANDS = {
+    "analyze": "Measure the curvature at checkpoints.",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """Subcommands that are imported when they are called: `curv --help` loads no torch."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"{__package__}.{name}")
+        command: click.Command = getattr(module, name)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, context: click.Context) -> Any:
+        """Bad input is one line and exit code 2, never a traceback."""
+        try:
+            return super().invoke(context)
+        except (ValueError, TypeError, OSError, FloatingPointError) as error:
+            raise _Refused(one_line(error)) from error
+
+
+class _Refused(click.ClickException):
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"curv: {self.message}", err=True)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message on one line; a system error names its file."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}."
+    return " ".join(str(error).split())
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="curv")
 def main() -> None:
     """Measure how curved the loss of a trained PyTorch network is."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

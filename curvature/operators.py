@@ -16,7 +16,6 @@ from curvature.derivatives.products import gradient, hessian_product, jacobian_p
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.linalg import LinearOperator
 from curvature.linalg.operator import norm
-from curvature.losses import examples_in, takes_the_model
 
 Kind = Literal["hessian", "ggn", "functional_hessian"]
 _Product = Callable[[EmpiricalRisk, Any, list[Tensor]], list[Tensor]]
@@ -37,6 +36,12 @@ class RiskOperator(LinearOperator):
             dtype=risk.dtype,
             device=risk.device,
             terms=_Terms(self),
+        )
+
+    def term(self, batch: Any) -> LinearOperator:
+        """One batch's share of the whole: its weight is inside."""
+        return LinearOperator(
+            lambda v: self._of_one_batch(batch, v), self.size, dtype=self.dtype, device=self.device
         )
 
     def _over_all_batches(self, v: Tensor) -> Tensor:
@@ -66,19 +71,10 @@ class _Terms(Sequence[LinearOperator]):
 
     def __iter__(self) -> Iterator[LinearOperator]:
         for batch in self._whole.risk.batches:
-            yield self._term(batch)
+            yield self._whole.term(batch)
 
     def __getitem__(self, index: Any) -> Any:
         return list(self)[index]
-
-    def _term(self, batch: Any) -> LinearOperator:
-        whole = self._whole
-        return LinearOperator(
-            lambda v: whole._of_one_batch(batch, v),
-            whole.size,
-            dtype=whole.dtype,
-            device=whole.device,
-        )
 
 
 def hessian(
@@ -132,8 +128,7 @@ def _operator(
     elif loss is None or data is None:
         raise TypeError(f"`{kind}` takes a risk, or a model with `loss` and `data`.")
     else:
-        make = EmpiricalRisk.from_batch_loss if takes_the_model(loss) else EmpiricalRisk
-        risk = make(model, loss, data, **options)
+        risk = EmpiricalRisk(model, loss, data, **options)
     if kind != "hessian" and risk.loss is None:
         raise ValueError(
             f"`{kind}` needs the outputs and targets apart, and this loss takes (model, batch) "
@@ -154,7 +149,7 @@ def _check_products(operator: RiskOperator) -> None:
         for _ in range(2)
     )
     with risk.evaluating():
-        part = next(risk.parts(_few(risk)))
+        part = next(risk.parts(risk.few(next(iter(risk.batches)), _FEW)[0]))
 
         def apply(x: Tensor) -> Tensor:
             return risk.flatten(_PRODUCTS[operator.kind](risk, part, risk.split(x)))
@@ -175,17 +170,6 @@ def _check_products(operator: RiskOperator) -> None:
             f"The product is not symmetric: uᵀHv and vᵀHu differ by {gap:.2g}. An operation in "
             "the model has a wrong second derivative (a custom autograd function?)."
         )
-
-
-def _few(risk: EmpiricalRisk) -> Any:
-    from curvature.empirical_risk.batches import part_of
-
-    batch = next(iter(risk.batches))
-    return (
-        batch
-        if risk.loss is None or risk.mode == "train"
-        else part_of(batch, 0, _FEW, examples_in(batch))
-    )
 
 
 def _hessian(risk: EmpiricalRisk, part: Any, v: list[Tensor]) -> list[Tensor]:

@@ -28,6 +28,8 @@ ARROWS = {
     "measures": {"operators", "linalg", "losses", "empirical_risk", "derivatives"},
     "analysis": {
         "measures",
+        "operators",
+        "linalg",
         "crosscheck",
         "models",
         "datasets",

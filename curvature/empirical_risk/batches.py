@@ -75,6 +75,12 @@ def moved(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
     return _map(batch, lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype))
 
 
+def content_hash(batches: Iterable[Any]) -> str:
+    """Twelve hexadecimal digits over the contents of all batches in order."""
+    digests = "".join(_digest(batch) for batch in batches)
+    return hashlib.blake2b(digests.encode(), digest_size=6).hexdigest()
+
+
 def _map(tree: Any, function: Any) -> Any:
     if isinstance(tree, Tensor):
         return function(tree)

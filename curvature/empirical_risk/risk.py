@@ -12,11 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from curvature.derivatives.products import gradient
-from curvature.empirical_risk.batches import as_batches, moved, part_of
+from curvature.empirical_risk.batches import as_batches, content_hash, moved, part_of
 from curvature.empirical_risk.checks import check_independent, check_repeatable
 from curvature.empirical_risk.evaluation import call_model, evaluating
 from curvature.empirical_risk.model import subject
-from curvature.losses import Loss, as_loss, check_reduction, examples_in
+from curvature.losses import (
+    Loss,
+    as_function,
+    as_loss,
+    check_reduction,
+    examples_in,
+    takes_the_model,
+)
 
 Mode = Literal["eval", "train"]
 BatchLoss = Callable[[nn.Module, Any], Any]
@@ -38,6 +45,7 @@ class EmpiricalRisk:
     ``params``: name patterns (fnmatch) of the trainable parameters to differentiate by; all by
     default. ``batch_size`` cuts a pair of tensors into batches; ``micro_batch`` bounds the examples
     in memory and changes no number beyond rounding. ``mode="train"``: BatchNorm as in training.
+    A loss whose first parameter is named ``model`` is a whole ``loss(model, batch)``.
     """
 
     def __init__(
@@ -52,10 +60,12 @@ class EmpiricalRisk:
         dtype: torch.dtype | None = None,
         mode: Mode = "eval",
         tf32: bool = False,
-        whole_loss: bool = False,
+        whole_loss: bool | None = None,
     ) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"`micro_batch` must be at least 1, got {micro_batch}.")
+        if whole_loss is None:
+            whole_loss = takes_the_model(loss)
         chosen = subject(model, params, dtype)
         self.model, self.params, self.notes = chosen.model, chosen.params, chosen.notes
         self.dtype = chosen.dtype
@@ -64,7 +74,7 @@ class EmpiricalRisk:
         self.mode: Mode = mode
         self.tf32 = tf32
         self.loss: Loss | None = None if whole_loss else as_loss(loss)
-        self._batch_loss: BatchLoss | None = loss if whole_loss else None
+        self._batch_loss: BatchLoss | None = as_function(loss) if whole_loss else None
         self._leaves = list(self.params.values())
         self.device = self._leaves[0].device
         ends = torch.tensor([p.numel() for p in self._leaves]).cumsum(0).tolist()
@@ -154,6 +164,24 @@ class EmpiricalRisk:
             return
         for start in range(0, n, step):
             yield moved(part_of(batch, start, start + step, n), self.device, self.dtype)
+
+    def few(self, batch: Any, count: int) -> tuple[Any, int]:
+        """The first ``count`` examples of a batch, all where it must stay whole; and how many."""
+        n = examples_in(batch)
+        if self.loss is None or self.mode == "train" or n <= count:
+            return batch, n
+        return part_of(batch, 0, count, n), count
+
+    @cached_property
+    def largest_part(self) -> int:
+        """Examples in the largest micro-batch."""
+        largest = max(examples_in(batch) for batch in self.batches)
+        return largest if self.loss is None else min(largest, self.micro_batch or largest)
+
+    @cached_property
+    def data_hash(self) -> str:
+        """Twelve hexadecimal digits over the contents of all batches in order."""
+        return content_hash(self.batches)
 
     def outputs(self, part: Any) -> Tensor:
         """f(x; w) of a micro-batch."""

@@ -51,14 +51,24 @@ def as_loss(loss: Any) -> Loss:
     return _from_callable(loss, getattr(loss, "__name__", type(loss).__name__))
 
 
+def as_function(loss: Any) -> Callable[..., Any]:
+    """``module:function`` imported; any other callable as it is."""
+    if isinstance(loss, str):
+        return names.resolve(names.parse(loss, LOSSES).name, LOSSES, "loss")
+    if not callable(loss):
+        raise TypeError(f"`loss` must be a name or a callable, got {type(loss).__name__}.")
+    function: Callable[..., Any] = loss
+    return function
+
+
 def takes_the_model(loss: Any) -> bool:
     """Whether a callable is a whole ``loss(model, batch)``: its first parameter is so named."""
-    if isinstance(loss, str) and loss.partition(":")[0] not in LOSSES and ":" in loss:
-        loss = names.resolve(names.parse(loss, LOSSES).name, LOSSES, "loss")
-    if isinstance(loss, (str, Loss, nn.Module)) or not callable(loss):
+    if isinstance(loss, (Loss, nn.Module)) or (
+        isinstance(loss, str) and names.parse(loss, LOSSES).name in LOSSES
+    ):
         return False
     try:
-        first = next(iter(inspect.signature(loss).parameters), "")
+        first = next(iter(inspect.signature(as_function(loss)).parameters), "")
     except (TypeError, ValueError):
         return False
     return first in ("model", "net", "network", "module")

@@ -30,18 +30,20 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 def build(
     spec_text: str,
     *,
-    input_shape: tuple[int, ...],
-    classes: int,
+    input_shape: tuple[int, ...] | None = None,
+    classes: int | None = None,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
     """Build ``NAME[:key=value,…]`` or ``module:factory[,key=value…]`` for these data.
 
     The weights are drawn by ``generator`` and the global random state is left as it was; without
     one they are drawn by torch's global generator. A factory gets `input_shape` and `classes`
-    only where it has parameters of these names.
+    only where it has parameters of these names, and the data tell them.
     """
-    at_least(1, classes=classes)
-    if not input_shape or min(input_shape) < 1:
+    given = {"input_shape": input_shape, "classes": classes}
+    if classes is not None:
+        at_least(1, classes=classes)
+    if input_shape is not None and (not input_shape or min(input_shape) < 1):
         raise ValueError(f"`input_shape` must have sides of at least 1, got {tuple(input_shape)}.")
     spec = names.parse(spec_text, MODELS)
     factory = names.resolve(spec.name, MODELS, "model")
@@ -53,8 +55,7 @@ def build(
         factory,
         spec.options,
         f"model `{spec.name}`",
-        input_shape=tuple(input_shape),
-        classes=classes,
+        **{name: value for name, value in given.items() if value is not None},
     )
     try:
         inspect.signature(factory).bind(**keywords)

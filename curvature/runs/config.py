@@ -156,6 +156,11 @@ class AnalysisConfig(_Hashed):
     batch_size: int = option(
         128, "Examples that share a probe (a mini-batch of the trace).", least=1
     )
+    batchnorm: str = option(
+        "eval",
+        "BatchNorm: eval (running statistics) or train (a single batch).",
+        choices=("eval", "train"),
+    )
     dtype: str = option("float32", "float32 or float64.", choices=("float32", "float64"))
     tf32: bool = option(False, "Allow TF32 on a GPU (less accurate).")
     micro_batch: int | None = option(None, "Examples at a time in memory.", in_id=False, least=1)
@@ -167,6 +172,16 @@ class AnalysisConfig(_Hashed):
             raise ValueError("`examples` and `first` both choose examples: give one of them.")
         if not _DEVICE.fullmatch(self.device):
             raise ValueError(f"`device` is auto, cpu, cuda, cuda:N or mps, not `{self.device}`.")
+
+    @property
+    def wants_trace(self) -> bool:
+        """Tr(H) is asked for, or nothing in particular."""
+        return self.trace or not (self.eigmax or self.eigmin or self.top > 1)
+
+    @property
+    def wants_eigmax(self) -> bool:
+        """λ_max or the top eigenvalues are asked for, or nothing in particular."""
+        return self.eigmax or self.top > 1 or not (self.trace or self.eigmin)
 
 
 def _fields(config: Any) -> tuple[Field[Any], ...]:

@@ -1,0 +1,143 @@
+"""What a command says: remarks and progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+Row = dict[str, Any]
+
+TITLES = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "calibration_error": "calibration error",
+    "weight_norm": "‖w‖",
+    "gradient_norm": "‖∇L‖",
+    "trace": "Tr(H)",
+    "eigmax": "λ_max",
+    "eigmin": "λ_min",
+}
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json` and `--quiet`, handed to the command as one `Output`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Machine-readable results on stdout.")
+    @click.option("--quiet", is_flag=True, help="Only results, and errors.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, as_json: bool, quiet: bool, **keywords: Any) -> Any:
+        with Output(as_json=as_json, quiet=quiet) as output:
+            return command(*args, output=output, **keywords)
+
+    return wrapped
+
+
+class Output:
+    """Results as a table or as JSON, and a live line where stderr is a terminal."""
+
+    def __init__(self, *, as_json: bool, quiet: bool) -> None:
+        self._as_json = as_json
+        self._quiet = quiet
+        self._stderr = Console(stderr=True, highlight=False)
+        self._live = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=self._stderr,
+            transient=True,
+            disable=quiet or not self._stderr.is_terminal,
+        )
+        self._metric: str | None = None
+        self._rows: list[Row] = []
+
+    def __enter__(self) -> Output:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self._live.stop()
+        if self._as_json and error is None:
+            click.echo(json.dumps(self._rows, indent=2, allow_nan=False))
+
+    def say(self, line: str) -> None:
+        """A remark, on stderr."""
+        if not self._quiet:
+            self._stderr.print(Text(line), style="dim", soft_wrap=True)
+
+    def report(self, metric: str, interim: Any) -> None:
+        """The current estimate ± its error, on the live line."""
+        if metric != self._metric:
+            for task in self._live.task_ids:
+                self._live.remove_task(task)
+            self._live.add_task("")
+            self._metric = metric
+        self._live.update(
+            self._live.task_ids[0], description=f"{TITLES[metric]} {_interim(interim)}"
+        )
+
+    def show(self, title: str, rows: Sequence[Row]) -> None:
+        """A table for people, or the rows for programs once all are there."""
+        self._rows += rows
+        if self._as_json:
+            return
+        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+        for heading, side in (("", "left"), ("value", "right"), ("±", "right"), ("how", "left")):
+            table.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in _cells(row)))
+        Console(highlight=False).print(table)
+        for message in dict.fromkeys(row["message"] for row in rows if row["message"]):
+            self.say(message)
+
+
+def number(value: float | None, digits: int = 5) -> str:
+    """Five significant digits; powers of ten where they are many."""
+    if value is None:
+        return "–"
+    return f"{value:,.{digits}g}" if 1e-4 <= abs(value) < 1e7 or not value else f"{value:.3e}"
+
+
+def _cells(row: Row) -> tuple[str, str, str, str]:
+    title = TITLES.get(row["metric"], row["metric"])
+    if row["metric"] == "eigenvalue":
+        title = f"λ_{row['index'] + 1}"
+    if row["status"] != "ok":
+        return title, row["status"], "–", ""
+    percent = row["metric"] == "accuracy"
+    value = f"{row['value']:.2%}" if percent else number(row["value"])
+    return title, value, _uncertainty(row), _how(row)
+
+
+def _uncertainty(row: Row) -> str:
+    if row["standard_error"] is not None:
+        return number(row["standard_error"], 2)
+    if row["residual"] is not None:
+        return f"{number(row['residual'], 2)} (residual)"
+    if row["sampling_error"] is not None:
+        return f"{row['sampling_error']:.2%} (sampling)"
+    return ""
+
+
+def _how(row: Row) -> str:
+    if row["passes"] is None:
+        return ""
+    unit = "pass" if row["metric"] == "trace" else "product"
+    plural = "" if row["passes"] == 1 else "es" if unit == "pass" else "s"
+    got_there = "" if row["converged"] else "NOT CONVERGED, "
+    return f"{got_there}{row['method']}, {row['passes']} {unit}{plural}, {row['seconds']:.1f} s"
+
+
+def _interim(estimate: Any) -> str:
+    if hasattr(estimate, "standard_error"):
+        passes = f"{estimate.passes} pass{'es' if estimate.passes != 1 else ''}"
+        return f"{number(estimate.value)} ± {number(estimate.standard_error, 2)}  {passes}"
+    residual = number(estimate.residual, 2)
+    return f"{number(estimate.value)}, residual {residual}  {estimate.products} products"

@@ -1,0 +1,47 @@
+"""From a checkpoint and an `AnalysisConfig` to rows: what was measured, on what, and how well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from curvature.analysis.measured import Report, Row, describing_rows, measured_rows
+from curvature.analysis.subject import Subject, load_subject
+from curvature.measures.plan import Plan, plan
+from curvature.runs.checkpoint import Checkpoint
+from curvature.runs.config import AnalysisConfig
+
+__all__ = ["Row", "Subject", "analyze", "load_subject", "plan_of"]
+
+
+def analyze(
+    checkpoint: Checkpoint,
+    config: AnalysisConfig,
+    *,
+    announce: Callable[[str], None] | None = None,
+    report: Report | None = None,
+) -> list[Row]:
+    """Measure what ``config`` asks for; a row per number, with its uncertainty and provenance.
+
+    ``announce`` is told in a line each what was loaded and what it will cost, before it is spent;
+    ``report`` gets (metric, interim estimate).
+
+    Raises:
+        ValueError: for what can't be measured. FloatingPointError: for weights that diverged.
+    """
+    say = announce or (lambda line: None)
+    subject = load_subject(checkpoint, config)
+    for note in subject.notes:
+        say(note)
+    rows = describing_rows(subject)
+    say(str(plan_of(subject, config)))
+    rows += measured_rows(subject, config, report or (lambda metric, interim: None))
+    return [{**row, **subject.provenance} for row in rows]
+
+
+def plan_of(subject: Subject, config: AnalysisConfig) -> Plan:
+    """What the measurements will cost, from products with a few of the examples."""
+    return plan(
+        subject.risk,
+        trace=config.wants_trace,
+        eigenvalues=(config.top if config.wants_eigmax else 0) + config.eigmin,
+    )

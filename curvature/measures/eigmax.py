@@ -1,0 +1,78 @@
+"""λ_max, the largest eigenvalue; the K largest; and the most negative one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+from curvature.linalg import EigenEstimate, LinearOperator, lanczos, power_iteration
+
+Method = Literal["lanczos", "power"]
+Report = Callable[[EigenEstimate], object]
+
+
+def eigmax(
+    A: LinearOperator,
+    *,
+    method: Method = "lanczos",
+    rtol: float = 1e-3,
+    max_products: int = 200,
+    generator: torch.Generator | None = None,
+    report: Report | None = None,
+) -> EigenEstimate:
+    """The largest eigenvalue, algebraically, to a relative error ``rtol``."""
+    generator = generator or torch.Generator().manual_seed(0)
+    if method == "power":
+        return power_iteration(
+            A, generator=generator, rtol=rtol, max_products=max_products, report=report
+        )
+    return eigenvalues(
+        A, 1, rtol=rtol, max_products=max_products, generator=generator, report=report
+    )[0]
+
+
+def eigmin(
+    A: LinearOperator,
+    *,
+    rtol: float = 1e-3,
+    max_products: int = 200,
+    generator: torch.Generator | None = None,
+    report: Report | None = None,
+) -> EigenEstimate:
+    """The smallest eigenvalue, algebraically: the most negative one where there is one."""
+    generator = generator or torch.Generator().manual_seed(0)
+    return lanczos(
+        A,
+        generator=generator,
+        which="smallest",
+        rtol=rtol,
+        max_products=max_products,
+        report=_of_first(report),
+    )[0]
+
+
+def eigenvalues(
+    A: LinearOperator,
+    k: int,
+    *,
+    rtol: float = 1e-3,
+    max_products: int = 200,
+    generator: torch.Generator | None = None,
+    report: Report | None = None,
+) -> tuple[EigenEstimate, ...]:
+    """The ``k`` largest eigenvalues, repeated ones as often as they occur, by Lanczos."""
+    generator = generator or torch.Generator().manual_seed(0)
+    return lanczos(
+        A,
+        generator=generator,
+        k=k,
+        rtol=rtol,
+        max_products=max_products,
+        report=_of_first(report),
+    )
+
+
+def _of_first(report: Report | None) -> Callable[[tuple[EigenEstimate, ...]], object] | None:
+    return None if report is None else lambda found: report(found[0])

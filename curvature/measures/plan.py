@@ -1,0 +1,84 @@
+"""What a measurement will cost, told before it is spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from curvature.derivatives.cost import measured
+from curvature.empirical_risk import EmpiricalRisk
+from curvature.linalg.hutchinson import MIN_PASSES
+from curvature.operators import RiskOperator
+
+PROBED = 32  # examples on which a product is timed
+LANCZOS_PRODUCTS = 12  # what an eigenvalue of a network typically takes to 1e-3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes, the time of one product with H, and how many are expected."""
+
+    parameters: int
+    examples: int
+    batches: int
+    product_seconds: float
+    memory_bytes: int
+    products: int
+    trace_passes: int
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.parameters:,} parameters, {self.examples:,} examples in {self.batches} "
+            f"batch{'es' if self.batches != 1 else ''}",
+            f"a product with H takes about {duration(self.product_seconds)} and "
+            f"{size(self.memory_bytes)} of memory",
+        ]
+        if self.products:
+            seconds = self.products * self.product_seconds
+            parts.append(f"eigenvalues about {self.products} products ({duration(seconds)})")
+        if self.trace_passes:
+            seconds = self.trace_passes * self.product_seconds
+            parts.append(f"trace at least {self.trace_passes} passes ({duration(seconds)})")
+        return "; ".join(parts) + "."
+
+
+def plan(risk: EmpiricalRisk, *, trace: bool, eigenvalues: int) -> Plan:
+    """Time a product on a few examples, and count what autograd keeps for it."""
+    H = RiskOperator(risk, "hessian")
+    batch = next(iter(risk.batches))
+    few, examples = risk.few(batch, PROBED)
+    term = H.term(few)
+    v = torch.ones(risk.size, dtype=risk.dtype, device=risk.device)
+    measured(lambda: term @ v)  # the first call warms up
+    cost = measured(lambda: term @ v)
+    largest = risk.largest_part
+    activations = cost.saved_bytes * largest / max(examples, 1)
+    vectors = (4 + 2 * LANCZOS_PRODUCTS * bool(eigenvalues)) * risk.size * v.element_size()
+    return Plan(
+        parameters=risk.size,
+        examples=risk.survey.examples,
+        batches=len(risk.batches),
+        product_seconds=cost.seconds * risk.survey.examples / max(examples, 1),
+        memory_bytes=int(activations + vectors),
+        products=LANCZOS_PRODUCTS * eigenvalues,
+        trace_passes=MIN_PASSES if trace else 0,
+    )
+
+
+def duration(seconds: float) -> str:
+    """0.42 s, 12 s, 3 min, 2.5 h."""
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """12 MB, 3.4 GB."""
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
