@@ -1,0 +1,185 @@
+"""`curv analyze` as people type it: numbers against dense oracles, and one line for bad input."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import Result
+from torch import Tensor
+from torch.nn import functional as F
+
+from curvature import datasets, models
+from curvature.datasets.batches import choose
+from curvature.runs.checkpoint import load_checkpoint
+
+Curv = Callable[..., Result]
+FEW = ("--examples", 60, "--batch-size", 25, "--dtype", "float64")
+
+
+@pytest.fixture(scope="module")
+def dense(checkpoint: Path) -> Tensor:
+    """The Hessian on the same 60 test images by jacfwd(grad), which none of ours uses."""
+    data = choose(
+        datasets.load("digits", "test"), examples=60, generator=torch.Generator().manual_seed(0)
+    )
+    model = models.build("mlp:hidden=8,depth=1", input_shape=(1, 8, 8), classes=10).double()
+    model.load_state_dict(load_checkpoint(checkpoint).weights)
+    names, values = zip(*model.named_parameters(), strict=True)
+    x = data.normalized(data.inputs).double()
+
+    def loss(w: Tensor) -> Tensor:
+        pieces = w.split([v.numel() for v in values])
+        params = {n: p.view_as(v) for n, p, v in zip(names, pieces, values, strict=True)}
+        return F.cross_entropy(torch.func.functional_call(model, params, (x,)), data.targets)
+
+    w = torch.cat([v.detach().reshape(-1) for v in values])
+    return torch.func.jacfwd(torch.func.grad(loss))(w)
+
+
+def rows_of(result: Result) -> dict[tuple[str, int], dict]:
+    assert result.exit_code == 0, result.output
+    return {(row["metric"], row["index"]): row for row in json.loads(result.stdout)}
+
+
+def test_numbers_agree_with_the_dense_hessian(curv: Curv, checkpoint: Path, dense: Tensor) -> None:
+    rows = rows_of(
+        curv("analyze", checkpoint, *FEW, "--trace", "--top", 3, "--eigmin", "--json", "--quiet")
+    )
+    values = torch.linalg.eigvalsh(dense).flip(0).tolist()
+    for k in range(3):
+        assert rows["eigenvalue", k]["value"] == pytest.approx(values[k], rel=1e-3)
+    assert rows["eigmax", 0]["value"] == rows["eigenvalue", 0]["value"]
+    assert rows["eigmin", 0]["value"] == pytest.approx(values[-1], rel=1e-3)
+    trace = rows["trace", 0]
+    assert abs(trace["value"] - dense.trace()) <= 4 * trace["standard_error"]
+    assert trace["converged"]
+    assert trace["standard_error"] <= 0.01 * trace["value"]
+
+
+def test_power_iteration_agrees_with_lanczos(curv: Curv, checkpoint: Path, dense: Tensor) -> None:
+    rows = rows_of(
+        curv("analyze", checkpoint, *FEW, "--eigmax", "--eigmax-method", "power", "--json")
+    )
+    top = float(torch.linalg.eigvalsh(dense)[-1])
+    assert rows["eigmax", 0]["value"] == pytest.approx(top, rel=2e-3)
+
+
+def test_weight_decay_is_counted_in_when_asked(curv: Curv, checkpoint: Path) -> None:
+    asked = ("analyze", checkpoint, *FEW, "--eigmax", "--json", "--quiet")
+    without = rows_of(curv(*asked))["eigmax", 0]
+    counted = rows_of(curv(*asked, "--with-weight-decay"))["eigmax", 0]
+    assert counted["value"] - without["value"] == pytest.approx(0.5, abs=2e-2)
+    assert (without["weight_decay_counted"], counted["weight_decay_counted"]) == (0.0, 0.5)
+
+
+def test_a_seed_gives_the_same_rows_but_for_the_time(curv: Curv, checkpoint: Path) -> None:
+    asked = ("analyze", checkpoint, *FEW, "--max-passes", 10, "--json", "--quiet")
+    first, second = rows_of(curv(*asked)), rows_of(curv(*asked))
+    for row in (*first.values(), *second.values()):
+        del row["seconds"]
+    assert first == second
+
+
+def test_an_unconverged_trace_says_so(curv: Curv, checkpoint: Path) -> None:
+    asked = ("--trace", "--trace-method", "hutchinson", "--max-passes", 8)
+    result = curv("analyze", checkpoint, *FEW, *asked)
+    assert "NOT CONVERGED" in result.stdout
+    assert result.exit_code == 0
+
+
+def test_rows_are_written_whole_and_carry_their_provenance(
+    curv: Curv, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    curv("analyze", checkpoint, *FEW, "--eigmax", "--out", out, "--quiet")
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["metric"] for row in rows} >= {"loss", "accuracy", "weight_norm", "eigmax"}
+    for row in rows:
+        assert row["checkpoint_hash"] == load_checkpoint(checkpoint).hash
+        assert (row["split"], row["examples"], row["reduction"]) == ("test", 60, "mean")
+        assert row["run_weight_decay"] == 0.5
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_pyhessian_answers_with_what_it_lacks(curv: Curv, checkpoint: Path, dense: Tensor) -> None:
+    rows = rows_of(
+        curv("analyze", checkpoint, "--examples", 60, "--backend", "pyhessian", "--json")
+    )
+    top = float(torch.linalg.eigvalsh(dense)[-1])
+    assert rows["eigmax", 0]["value"] == pytest.approx(top, rel=2e-2)
+    assert "stops when successive" in rows["trace", 0]["message"]
+
+
+def nan_weights(folder: Path) -> Path:
+    path = folder / "nan.pt"
+    torch.save({"fc.weight": torch.full((2, 2), float("nan"))}, path)
+    return path
+
+
+def malicious(folder: Path) -> Path:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return os.system, (f"touch {folder}/canary",)
+
+    path = folder / "evil.pt"
+    torch.save({"fc.weight": Evil()}, path)
+    return path
+
+
+def text_file(folder: Path) -> Path:
+    path = folder / "notes.pt"
+    path.write_text("not a checkpoint")
+    return path
+
+
+BAD = [
+    ("a missing file", lambda folder: folder / "absent.pt", (), "absent.pt"),
+    ("not a checkpoint", text_file, (), "notes.pt"),
+    ("a malicious pickle", malicious, (), "system"),
+    ("NaN weights", nan_weights, ("--model", "mlp", "--data", "digits"), "fc.weight"),
+    ("a directory", lambda folder: folder, (), "director"),
+]
+
+
+@pytest.mark.parametrize(("make", "args", "words"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_bad_input_is_one_line_and_exit_code_2(
+    curv: Curv, tmp_path: Path, make: Callable[[Path], Path], args: tuple, words: str
+) -> None:
+    result = curv("analyze", make(tmp_path), *args)
+    assert result.exit_code == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert words in result.stderr
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--model", "mlp:hidden=9,depth=1"), "fit"),
+        (("--model", "resnet21"), "Did you mean `resnet20`"),
+        (("--data", "cifar10:/no/such/place"), "/no/such/place"),
+        (("--data", "cifar11"), "cifar10"),
+        (("--examples", 10**6), "1,000,000"),
+        (("--examples", 5, "--first", 5), "first"),
+        (("--loss", "no.module:loss"), "no.module"),
+        (("--trace-rtol", -1), "trace_rtol"),
+        (("--device", "cuda:7"), "cuda"),
+        (("--params", "nothing.*"), "nothing.*"),
+    ],
+)
+def test_bad_options_are_one_line_and_exit_code_2(
+    curv: Curv, checkpoint: Path, args: tuple, words: str
+) -> None:
+    result = curv("analyze", checkpoint, *args)
+    assert result.exit_code == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert words in result.stderr
+
+
+def test_help_names_every_option(curv: Curv) -> None:
+    result = curv("analyze", "--help")
+    for flag in ("--trace-rtol", "--top", "--split", "--examples", "--backend", "--json"):
+        assert flag in result.stdout
