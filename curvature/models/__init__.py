@@ -1,7 +1,9 @@
 """The networks that can be named, and how one is built."""
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,36 +40,56 @@ def build(
 
     The weights are drawn by ``generator`` and the global random state is left as it was; without
     one they are drawn by torch's global generator. A factory gets `input_shape` and `classes`
-    only where it has parameters of these names, and the data tell them.
+    only where it has parameters of these names; where the data don't tell, they can be typed:
+    ``resnet20:input_shape=3x32x32,classes=10``.
     """
-    given = {"input_shape": input_shape, "classes": classes}
-    if classes is not None:
-        at_least(1, classes=classes)
-    if input_shape is not None and (not input_shape or min(input_shape) < 1):
-        raise ValueError(f"`input_shape` must have sides of at least 1, got {tuple(input_shape)}.")
     spec = names.parse(spec_text, MODELS)
     factory = names.resolve(spec.name, MODELS, "model")
     if spec.directory is not None:
         raise ValueError(
             f"`{spec.directory}` in `{spec_text}` is not an option; a model's are key=value."
         )
-    keywords = names.arguments(
-        factory,
-        spec.options,
-        f"model `{spec.name}`",
-        **{name: value for name, value in given.items() if value is not None},
-    )
-    try:
-        inspect.signature(factory).bind(**keywords)
-    except TypeError as error:
-        raise ValueError(
-            f"The model `{spec.name}` can't be called: {error}; give it as an option, "
-            f"`{spec.name},key=value`."
-        ) from error
+    keywords = _keywords(factory, spec, {"input_shape": input_shape, "classes": classes})
     model = _seeded(lambda: factory(**keywords), generator)
     if not isinstance(model, nn.Module):
         raise TypeError(f"`{spec.name}` gave a {type(model).__name__}, not a torch.nn.Module.")
     return model
+
+
+def _keywords(
+    factory: Callable[..., nn.Module], spec: names.Spec, data: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The typed-in options and, of what the data tell, what the factory has parameters for."""
+    options: dict[str, Any] = dict(spec.options)
+    known = {name: value for name, value in data.items() if value is not None}
+    if spec.name in MODELS:
+        for name in sorted(known.keys() & options.keys()):
+            raise ValueError(f"`{name}` of `{spec.name}` comes from the data; leave it out.")
+        if "input_shape" in options:
+            options["input_shape"] = _shape(options["input_shape"])
+    keywords = names.arguments(factory, options, f"model `{spec.name}`", **known)
+    if spec.name in MODELS:
+        _check(**keywords)
+    try:
+        inspect.signature(factory).bind(**keywords)
+    except TypeError as error:
+        example = names.Spec(spec.name, None, {**spec.options, "key": "value"})
+        raise ValueError(
+            f"The model `{spec.name}` can't be called: {error}; give it as an option, `{example}`."
+        ) from error
+    return keywords
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+(x\d+)*", text):
+        raise ValueError(f"`input_shape` is written like 3x32x32, not `{text}`.")
+    return tuple(int(side) for side in text.split("x"))
+
+
+def _check(*, input_shape: tuple[int, ...] = (1,), classes: int = 1, **_: Any) -> None:
+    at_least(1, classes=classes)
+    if not input_shape or min(input_shape) < 1:
+        raise ValueError(f"`input_shape` must have sides of at least 1, got {tuple(input_shape)}.")
 
 
 def _seeded(make: Callable[[], nn.Module], generator: torch.Generator | None) -> nn.Module:

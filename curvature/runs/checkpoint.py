@@ -30,7 +30,7 @@ __all__ = [
     "save_checkpoint",
 ]
 
-FORMAT = 1  # of the file: raise it when a field is added or changes its meaning
+FORMAT = 1  # of the file: raise it when a field changes its meaning
 
 _MARK = "curvature_format"  # the key that tells our files from others
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -133,8 +133,9 @@ def _ours(found: dict[str, Any], wanted: str, contents: Contents) -> Checkpoint:
     if wanted not in ("auto", "weights"):
         raise ValueError(f"it holds one set of weights, none under `{printable(wanted)}`")
     state = values.get("weights", {})
-    if not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ValueError("its `weights` are not all tensors, or there are none")
+    named = (isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not state or not all(named):
+        raise ValueError("its `weights` are not all named tensors, or there are none")
     values |= {"format": number, "notes": tuple(contents.notes)}
     return Checkpoint(**values)
 

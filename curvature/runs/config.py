@@ -50,7 +50,7 @@ class _Hashed:
     def from_dict(cls, values: dict[str, Any]) -> Any:
         """The config of ``to_dict``, through JSON too; unknown fields are refused by name."""
         known = {f.name: f for f in _fields(cls)}
-        unknown = sorted(set(values) - set(known))
+        unknown = sorted(set(values) - set(known), key=str)
         if unknown:
             raise ValueError(
                 f"{cls.__name__} has no field {', '.join(map(repr, unknown))}: "

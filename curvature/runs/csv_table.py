@@ -11,7 +11,7 @@ from typing import Any
 
 from curvature.runs.files import require_file, write_text
 from curvature.runs.messages import printable
-from curvature.runs.table import NUMBERS, Row, columns
+from curvature.runs.rows import NUMBERS, Row, columns, plain_row
 
 TEXT = frozenset(  # an id of digits only is no number
     (
@@ -29,11 +29,11 @@ _BOOLEANS = {"true": True, "false": False}
 
 def write_csv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the rows under a header; None is an empty cell, numbers keep all their digits."""
-    rows = list(rows)
+    plain = [plain_row(row) for row in rows]
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns(rows), lineterminator="\n")
+    writer = csv.DictWriter(buffer, columns(plain), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in plain)
     write_text(path, buffer.getvalue())
 
 
@@ -67,7 +67,7 @@ def read_csv(path: str | os.PathLike[str]) -> list[Row]:
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
+    return "" if value is None else value
 
 
 def _check_header(header: list[str], path: Path) -> None:

@@ -44,7 +44,7 @@ def _tolerated(own: Mapping[str, Tensor], given: dict[str, Tensor]) -> list[str]
         there = [name for name in group if name in given]
         if len({weights_hash({"": given[name]}) for name in there}) > 1:
             raise ValueError(f"The model ties {listed(group)}, but they differ in the file.")
-        for name in set(group) - set(there) if there else ():
+        for name in [name for name in group if there and name not in there]:
             given[name] = given[there[0]]
             notes.append(f"`{name}` is tied to `{there[0]}`")
     return notes
@@ -77,8 +77,17 @@ def _refuse_mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> 
     ]
     raise ValueError(
         f"The weights don't fit the model: of its {len(own)} tensors, {'; '.join(parts)}. "
-        "Name the model, width and number of classes that they were saved from."
+        f"{_hint(own, given)}"
     )
+
+
+def _hint(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    first = next(iter(own), "")
+    for name in given:
+        prefix = name.removesuffix(first)
+        if prefix.endswith(".") and all(prefix + each in given for each in own):
+            return f"All its names are there after `{printable(prefix)}`: load with that `weights`."
+    return "Name the model, width and number of classes that they were saved from."
 
 
 def _first(names: Sequence[str]) -> str:

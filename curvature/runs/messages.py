@@ -1,6 +1,6 @@
 """Text from strangers' files, and lists of names, fit for a message of one line."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 
 def printable(name: object) -> str:
@@ -15,7 +15,8 @@ def one_line(error: BaseException) -> str:
     return printable(lines[0].rstrip(".")) if lines else type(error).__name__
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first three names, and how many more there are."""
-    shown = ", ".join(f"`{printable(name)}`" for name in names[:3])
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def listed(names: Iterable[object], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    shown = ", ".join(f"`{printable(name)}`" for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

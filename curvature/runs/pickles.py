@@ -39,11 +39,11 @@ _UNREADABLE = (
     OSError,
 )
 _ALLOWED = re.compile(
-    r"collections\.(OrderedDict|Counter)|_codecs\.encode|argparse\.Namespace|pathlib\.\w+Path"
+    r"collections\.(OrderedDict|Counter)|_codecs\.encode|argparse\.Namespace|pathlib\.[\w.]+Path"
     r"|numpy\.(dtype|(_core|core)\.multiarray\.scalar)|builtins\.(set|bytearray|complex)"
     r"|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2"
     r"|torch\.nn\.parameter\.Parameter|torch\.serialization\._get_layout"
-    r"|torch\.(\w+Storage|storage\.\w+Storage|Size|Tensor|\w+Tensor|device|[a-z]+\d\w*|bool)"
+    r"|torch\.(\w+Storage|storage\.\w+Storage|Size|Tensor|\w+Tensor|device|(b?float|q?u?int|complex)\d\w*|bool)"
 )
 
 
@@ -52,13 +52,13 @@ def load_pickle(file: IO[bytes], path: Path) -> Any:
     if file.read(2) == b"PK":
         _check_zip(file, path)
     file.seek(0)
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_stand_ins()):
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings(), torch.serialization.safe_globals(_stand_ins()):
+        warnings.simplefilter("ignore")  # of protocols and of escapes: the error says it all
+        try:
             return torch.load(file, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        file.seek(0)
-        raise ValueError(_why_refused(_pickled(file), path, error)) from None
+        except _UNREADABLE as error:
+            file.seek(0)
+            raise ValueError(_why_refused(_pickled(file), path, error)) from None
 
 
 def _check_zip(file: IO[bytes], path: Path) -> None:
@@ -99,6 +99,7 @@ def _stand_ins() -> list[Any]:
     """Inert classes under the names that often lie beside the weights: arguments, NumPy scalars."""
     found = ["argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath", "numpy.dtype"]
     found += ["numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"]
+    found += ["pathlib._local.PosixPath", "pathlib._local.WindowsPath"]  # Python 3.13
     stand_ins: list[Any] = []
     for name in found:
         module, _, qualname = name.rpartition(".")
@@ -124,8 +125,13 @@ def _pickled(file: IO[bytes]) -> bytes:
         return file.read()
     file.seek(0)
     with zipfile.ZipFile(file) as archive:
-        member = next(m for m in archive.namelist() if m.rpartition("/")[2] == "data.pkl")
-        return archive.read(member)
+        member = next(m for m in archive.infolist() if m.filename.endswith("data.pkl"))
+        if member.compress_type != zipfile.ZIP_STORED:
+            return archive.read(member)
+        file.seek(member.header_offset + 26)  # `read` would ask for the checksum, torch may lack it
+        name, extra = struct.unpack("<HH", file.read(4))
+        file.seek(name + extra, io.SEEK_CUR)
+        return file.read(member.file_size)
 
 
 def _why_refused(data: bytes, path: Path, error: BaseException) -> str:
@@ -150,7 +156,8 @@ def _why_refused(data: bytes, path: Path, error: BaseException) -> str:
             f"{path}: a pickle of protocol {protocol}, which torch.load doesn't read safely "
             f"(its own is 2). If this is a model of yours, {REMEDY}."
         )
-    return f"{path}: damaged, cut short or not a checkpoint ({one_line(error)})."
+    cause = error.__context__ or error  # torch wraps the reason in its advice
+    return f"{path}: damaged, cut short or not a checkpoint ({one_line(cause)})."
 
 
 def _scan(data: bytes) -> tuple[list[str], int, bool]:

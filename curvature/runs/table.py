@@ -1,56 +1,39 @@
-"""Rows of results: flat dicts, one file per (run, analysis), and one tidy table of all of them.
+"""Files of rows, one per (run, analysis), and the one tidy table of all of them.
 
-A row is one number with all that is needed to read it. Columns, absent ones being None:
-
-    run, analysis, metric, step, block, probe, index   the key, unique in a table (`KEY`)
-    value, standard_error, sampling_error, residual    the number; errors of probes and of images
-    low, high, n                                       of a statistic over n rows
-    passes, seconds, method, converged                 what it cost, how it was got
-    status, message                                    ok, diverged (value is None) or failed; why
-    checkpoint, model, data, data_hash, split, examples, loss, reduction, batchnorm,
-    weight_decay_counted, device, dtype, seed, versions    provenance; checkpoint is a hash
-    run.optimizer, run.lr, run.weight_decay, …         the fields of the RunConfig, prefixed
+What a row is, `curvature.runs.rows` says; here it is read and written as JSON Lines and Parquet,
+and as CSV in `curvature.runs.csv_table`.
 """
 
 import json
-import math
-import numbers
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from curvature.runs.csv_table import read_csv, write_csv
 from curvature.runs.files import require_file, write_text, write_whole
 from curvature.runs.messages import one_line, printable
+from curvature.runs.rows import KEY, Row, columns, plain_row
 
-Row = dict[str, Any]
+__all__ = [
+    "HISTORY",
+    "KEY",
+    "Row",
+    "columns",
+    "read_csv",
+    "read_rows",
+    "read_table",
+    "write_csv",
+    "write_parquet",
+    "write_rows",
+]
 
-KEY = ("run", "analysis", "metric", "step", "block", "probe", "index")
-NUMBERS = ("value", "standard_error", "sampling_error", "residual", "low", "high", "n")
-TEXTS = ("method", "converged", "status", "message", "checkpoint", "model", "data", "data_hash")
-COLUMNS = (
-    *KEY,
-    *NUMBERS,
-    "passes",
-    "seconds",
-    *TEXTS,
-    "split",
-    "examples",
-    "loss",
-    "reduction",
-    "batchnorm",
-    "weight_decay_counted",
-    "device",
-    "dtype",
-    "seed",
-    "versions",
-)
 HISTORY = "history.jsonl"  # of training: rows too, but not results
 
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON Lines, whole; a NaN or infinite value becomes null with the status diverged."""
-    plain = [_plain(row) for row in rows]
+    plain = [plain_row(row) for row in rows]
     _refuse_duplicates([(row, path) for row in plain])
     lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in plain]
     write_text(path, "".join(lines))
@@ -90,15 +73,9 @@ def read_table(folder: str | os.PathLike[str]) -> list[Row]:
     return [row for row, _ in found]
 
 
-def columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The columns that the rows have: `COLUMNS` in their order, then the others by name."""
-    there = {name for row in rows for name in row}
-    return [name for name in COLUMNS if name in there] + sorted(there - set(COLUMNS))
-
-
 def write_parquet(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one Parquet file, for which pandas and pyarrow are needed."""
-    plain = [_plain(row) for row in rows]
+    plain = [plain_row(row) for row in rows]
     try:
         import pandas
 
@@ -108,26 +85,6 @@ def write_parquet(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]
             "Parquet needs pandas and pyarrow: pip install 'curvature-toolkit[parquet]'."
         ) from None
     write_whole(path, lambda file: file.write(data))
-
-
-def _plain(row: Mapping[str, Any]) -> Row:
-    """A row in JSON's types; only finite numbers, since JSON has no others."""
-    plain: Row = {}
-    for name, value in row.items():
-        if value is None or isinstance(value, bool | str):
-            plain[name] = value
-        elif isinstance(value, numbers.Integral):
-            plain[name] = int(value)
-        elif isinstance(value, numbers.Real):
-            plain[name] = float(value) if math.isfinite(value) else None
-        else:
-            raise TypeError(f"A row holds numbers and text; `{name}` is a {type(value).__name__}.")
-    value = row.get("value")
-    if value is not None and plain["value"] is None:
-        plain["message"] = plain.get("message") or f"the value is {float(value)}"
-        if plain.get("status") in (None, "ok"):
-            plain["status"] = "diverged"
-    return plain
 
 
 def _parsed(line: str, where: str) -> Row:

@@ -26,7 +26,7 @@ STRAYS = ("n_averaged", "total_ops", "total_params")  # of SWA and of profilers;
 DEPTH = 3  # of the tables in tables that are searched
 
 _EMA = re.compile(r"(^|_)ema(_|$)")
-_ELSEWHERE = re.compile(r"optim|sched|scaler|_extra_state|rng|random")
+_ELSEWHERE = re.compile(r"optimi[sz]er|(^|_)optim(_|$)|sched|scaler|_extra_state|(^|_)rng|random")
 _Path = tuple[str, ...]
 
 
@@ -39,14 +39,13 @@ def find_weights(found: Any, wanted: str = "auto") -> tuple[dict[str, Tensor], l
         raise ValueError(f"it holds a {type(found).__name__}, not a state dict")
     candidates = dict(_state_dicts(found))
     if not candidates:
-        listed = ", ".join(f"`{printable(key)}`" for key in list(found)[:5]) or "nothing"
-        raise ValueError(f"it holds no tensors under a name: there is {listed}")
+        raise ValueError(f"it holds no tensors under a name: there is {listed(found) or 'nothing'}")
     path, notes = _choose(candidates, wanted)
     if path:
         notes.insert(0, f"took the weights under `{printable('.'.join(path))}`")
-        aside = [printable(key) for key in found if key != path[0]]
+        aside = [key for key in found if key != path[0]]
         if aside:
-            notes.insert(1, f"left aside {', '.join(f'`{key}`' for key in aside[:6])}")
+            notes.insert(1, f"left aside {listed(aside, most=6)}")
     weights, more = _tensors(candidates[path])
     notes += more
     if wanted.endswith("."):
@@ -83,7 +82,10 @@ def check_finite(weights: Mapping[str, Tensor]) -> None:
     """
     found = []
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and (bad := int((~tensor.float().isfinite()).sum())):
+        if not tensor.is_floating_point():
+            continue
+        values = tensor if tensor.element_size() > 1 else tensor.float()  # float8 has no isfinite
+        if bad := int((~values.isfinite()).sum()):
             found.append(f"`{printable(name)}` ({bad} of {tensor.numel()})")
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
@@ -158,7 +160,7 @@ def _tensors(found: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
     others = []
     for name, value in found.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            others.append(printable(name))
+            others.append(name)
         elif value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise ValueError(f"`{printable(name)}` is sparse, quantized or without values")
         else:

@@ -50,7 +50,7 @@ def test_options_make_the_layers(spec: str, layers: dict[str, int]) -> None:
         ("vgg19:batchnorm=maybe", (3, 32, 32), "is true or false"),
         ("vgg19", (1, 8, 8), "at least 32×32, but here they are 8×8"),
         ("resnet20:width=0", (3, 32, 32), "`width` must be at least 1, got 0"),
-        ("resnet20:width=0.5", (3, 32, 32), "is a int"),
+        ("resnet20:width=0.5", (3, 32, 32), "is a whole number"),
         ("resnet20:shortcut=C", (3, 32, 32), "is one of A, B, not `C`"),
         ("resnet20", (64,), r"`mlp` takes any shape"),
         ("vit_small:heads=7", (3, 32, 32), "`heads` = 7 doesn't divide `width` = 384"),
@@ -63,6 +63,8 @@ def test_options_make_the_layers(spec: str, layers: dict[str, int]) -> None:
         ("mlp:activation=swish", (8,), "is one of relu, tanh, gelu"),
         ("cnn:width=-3", (1, 8, 8), "`width` must be at least 1"),
         ("cnn", (8, 8), r"takes images \(channels, height, width\)"),
+        ("mlp:classes=2", (8,), "`classes` of `mlp` comes from the data"),
+        ("vgg19:input_shape=3", (3, 32, 32), "`input_shape` of `vgg19` comes from the data"),
         ("mlp", (), "`input_shape` must have sides"),
         ("mlp", (3, 0), "`input_shape` must have sides"),
     ],
@@ -76,6 +78,27 @@ def test_a_bad_spec_is_refused_in_one_line(spec: str, shape: tuple[int, ...], me
 def test_no_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="`classes` must be at least 1"):
         built("mlp", classes=0)
+
+
+def test_what_the_data_do_not_tell_can_be_typed() -> None:
+    model = build("resnet20:input_shape=1x8x6,classes=3,width=2")
+    assert model(torch.zeros(2, 1, 8, 6)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("resnet20", "missing a required argument: 'input_shape'; .* `resnet20:key=value`"),
+        ("mlp:hidden=3,input_shape=8", "argument: 'classes'; .*`mlp:hidden=3,input_shape=8,key="),
+        ("mlp:input_shape=(8),classes=2", r"`input_shape` is written like 3x32x32, not `\(8\)`"),
+        ("mlp:input_shape=3x0,classes=2", "`input_shape` must have sides"),
+        ("mlp:input_shape=8,classes=0", "`classes` must be at least 1"),
+        ("mlp:input_shape=8,classes=two", "is a whole number, not `two`"),
+    ],
+)
+def test_what_is_told_by_nobody_or_wrongly_is_refused(spec: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(spec)
 
 
 @pytest.mark.parametrize("shortcut", ["A", "B"])

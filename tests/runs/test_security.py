@@ -170,6 +170,16 @@ def test_a_pickle_by_hand_inside_a_zip_is_refused_by_name(case: str, tmp_path: P
     assert name in refusal(path, canary)
 
 
+def test_without_checksums_the_name_is_found_too(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    torch.serialization.set_crc32_options(False)
+    try:
+        (tmp_path / "a.pt").write_bytes(in_format(Calls(os.system, touch(canary)), "zip"))
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert "posix.system" in refusal(tmp_path / "a.pt", canary)
+
+
 def test_a_shard_is_refused_like_a_file(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     (tmp_path / "a.bin").write_bytes(in_format(Calls(os.system, touch(canary)), "zip"))

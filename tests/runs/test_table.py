@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curvature.runs import table
-from curvature.runs.csv_table import read_csv, write_csv
-from curvature.runs.table import columns, read_rows, read_table, write_parquet, write_rows
+from curvature.runs.table import (
+    columns,
+    read_csv,
+    read_rows,
+    read_table,
+    write_csv,
+    write_parquet,
+    write_rows,
+)
 
 nan, inf = float("nan"), float("inf")
 
@@ -126,6 +133,12 @@ def test_a_csv_brings_its_rows_back(rows: list[dict[str, Any]]) -> None:
         write_csv(Path(folder) / "a.csv", rows)
         if rows:
             assert read_csv(Path(folder) / "a.csv") == rows
+
+
+def test_a_csv_says_what_diverged(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", [row(value=nan, status="ok")])
+    (found,) = read_csv(tmp_path / "a.csv")
+    assert (found["value"], found["status"]) == (None, "diverged")
 
 
 def test_a_csv_of_ids_that_look_like_numbers(tmp_path: Path) -> None:

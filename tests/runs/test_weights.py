@@ -72,6 +72,7 @@ def optimizer_state() -> dict[str, Any]:
             {"model": W, "optimizer": optimizer_state(), "step": torch.tensor(3)},
             ["took the weights under `model`", "left aside `optimizer`, `step`"],
         ),
+        ({"optimal": W, "rng": {"cpu": torch.ones(2)}}, ["took the weights under `optimal`", "l"]),
         (
             {"optim": {"state": {"w": {"exp_avg": torch.ones(2)}}}, "params": W},
             ["took the weights under `params`", "left aside `optim`"],
@@ -269,11 +270,21 @@ def test_a_mismatch_is_listed_and_the_model_unchanged(change: Any, message: str)
     assert weights_hash(model.state_dict()) == before
 
 
+def test_a_mismatch_that_a_prefix_explains_says_so(tmp_path: Path) -> None:
+    lightning = {"state_dict": {**prefixed("net."), "criterion.weight": torch.ones(5)}}
+    torch.save(lightning, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"All its names are there after `net\.`"):
+        load_weights(Net(), load_checkpoint(tmp_path / "a.ckpt").weights)
+    load_weights(Net(), load_checkpoint(tmp_path / "a.ckpt", weights="net.").weights)
+
+
 def test_nan_and_infinity_are_named_and_counted() -> None:
     check_finite(W)
     bad = {**W, "fc.bias": torch.tensor([1.0, float("nan"), float("inf"), 0.0, 0.0])}
     with pytest.raises(FloatingPointError, match=r"weights in `fc.bias` \(2 of 5\): the training"):
         check_finite(bad)
+    check_finite({"large": torch.tensor(1e300, dtype=torch.float64)})
+    check_finite({"small": torch.ones(3).to(torch.float8_e4m3fn)})
     many = {f"w{i}": torch.tensor(float("inf")) for i in range(5)}
     with pytest.raises(FloatingPointError, match=r"`w2` \(1 of 1\) and 2 more"):
         check_finite(many)
@@ -287,7 +298,11 @@ def test_the_shared_checkpoint_loads(real_data: Path) -> None:
     check_finite(loaded.weights)
 
 
-def test_no_pickle_of_the_standard_library(tmp_path: Path) -> None:
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"w": 1.0}))
-    with pytest.raises(ValueError, match=r"a pickle of protocol \d, which torch.load doesn't read"):
-        load_checkpoint(tmp_path / "a.pkl")
+def test_newer_pickle_protocols_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"w": 1.0}, protocol=5))
+    torch.save(W, tmp_path / "b.pt", pickle_protocol=4)
+    for name, protocol in (("a.pkl", 5), ("b.pt", 4)):
+        with pytest.raises(
+            ValueError, match=rf"a pickle of protocol {protocol}, which .* save its"
+        ):
+            load_checkpoint(tmp_path / name)

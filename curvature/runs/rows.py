@@ -1,0 +1,56 @@
+"""The contract of a row: what its columns are, and what its values may be.
+
+A row is a flat dict: one number with all that is needed to read it. An absent column is None.
+
+    run, analysis, metric, step, block, probe, index   the key, unique in a table (`KEY`)
+    value, standard_error, sampling_error, residual    the number; errors of probes and of images
+    low, high, n                                       of a statistic over n rows
+    passes, seconds, method, converged                 what it cost, how it was got
+    status, message                                    ok, diverged (value is None) or failed; why
+    checkpoint, model, data, data_hash, split, examples, loss, reduction, batchnorm,
+    weight_decay_counted, device, dtype, seed, versions    provenance; checkpoint is a hash
+    run.optimizer, run.lr, run.weight_decay, …         the fields of the RunConfig, prefixed
+"""
+
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Row = dict[str, Any]
+
+KEY = ("run", "analysis", "metric", "step", "block", "probe", "index")
+NUMBERS = ("value", "standard_error", "sampling_error", "residual", "low", "high", "n")
+COLUMNS = (
+    *KEY,
+    *NUMBERS,
+    *("passes", "seconds", "method", "converged", "status", "message"),
+    *("checkpoint", "model", "data", "data_hash", "split", "examples", "loss", "reduction"),
+    *("batchnorm", "weight_decay_counted", "device", "dtype", "seed", "versions"),
+)
+
+
+def columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The columns that the rows have: `COLUMNS` in their order, then the others by name."""
+    there = {name for row in rows for name in row}
+    return [name for name in COLUMNS if name in there] + sorted(there - set(COLUMNS))
+
+
+def plain_row(row: Mapping[str, Any]) -> Row:
+    """A row in JSON's types; only finite numbers, since JSON has no others."""
+    plain: Row = {}
+    for name, value in row.items():
+        if value is None or isinstance(value, bool | str):
+            plain[name] = value
+        elif isinstance(value, numbers.Integral):
+            plain[name] = int(value)
+        elif isinstance(value, numbers.Real):
+            plain[name] = float(value) if math.isfinite(value) else None
+        else:
+            raise TypeError(f"A row holds numbers and text; `{name}` is a {type(value).__name__}.")
+    value = row.get("value")
+    if value is not None and plain["value"] is None:
+        plain["message"] = plain.get("message") or f"the value is {float(value)}"
+        if plain.get("status") in (None, "ok"):
+            plain["status"] = "diverged"
+    return plain
