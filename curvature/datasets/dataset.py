@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-Constants = str | tuple[float, ...] | None  # typed in as "0.49/0.48/0.45"
+Constants = float | str | tuple[float, ...] | None  # typed in as "0.49/0.48/0.45"
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,12 @@ def constants(values: Constants, what: str) -> tuple[float, ...] | None:
     >>> constants("0.5/0.5/0.4", "mean")
     (0.5, 0.5, 0.4)
     """
+    if values is None:
+        return None
+    if isinstance(values, int | float):
+        return (float(values),)
     try:
-        numbers = values.split("/") if isinstance(values, str) else values
-        return None if numbers is None else tuple(float(number) for number in numbers)
+        return tuple(map(float, values.split("/") if isinstance(values, str) else values))
     except ValueError:
         raise ValueError(
             f"`{what}` is one number for each channel, as in {what}=0.49/0.48/0.45, not `{values}`."
