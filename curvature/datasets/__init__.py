@@ -38,12 +38,7 @@ def load(
         _check_options(function, parsed, kind)
     if parsed.directory is not None:
         given["path"] = parsed.directory
-    keywords = names.arguments(function, parsed.options, kind, **given)
-    try:
-        inspect.signature(function).bind(**keywords)
-    except TypeError as error:
-        raise ValueError(f"The {kind} can't be called: {error}. Add it as key=value.") from None
-    return adapt(function(**keywords), parsed.name)
+    return adapt(names.call(function, parsed.options, kind, **given), parsed.name)
 
 
 def _check_options(function: Callable[..., Any], spec: names.Spec, kind: str) -> None:

@@ -28,7 +28,7 @@ def cifar10c(
     split: Split = "test",
     *,
     corruption: str = "all",
-    severity: str = "all",
+    severity: int | str = "all",
     images: int | None = None,
     draw: int = 0,
     cache: str | None = None,

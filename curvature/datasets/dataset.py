@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-Constants = str | tuple[float, ...] | None  # typed in as "0.49/0.48/0.45"
+Constants = float | str | tuple[float, ...] | None  # typed in as "0.49/0.48/0.45"
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Dataset:
                 f"The data set `{self.name}` has {len(self.inputs):,} inputs but "
                 f"{len(self.targets):,} targets; each example needs one of both."
             )
+        if self.mean is not None or self.std is not None:
+            self._check_constants()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -52,6 +54,20 @@ class Dataset:
     def to(self, device: torch.device | str) -> "Dataset":
         """The same with inputs and targets on ``device``."""
         return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))
+
+    def _check_constants(self) -> None:
+        if self.mean is None or self.std is None or min(self.std) <= 0:
+            raise ValueError(
+                f"`mean` ({self.mean}) and `std` ({self.std}) of `{self.name}` go together, and "
+                "`std` is positive."
+            )
+        channels = self.input_shape[:1]
+        for what, values in (("mean", self.mean), ("std", self.std)):
+            if (len(values),) not in ((1,), channels):
+                raise ValueError(
+                    f"`{what}` has {len(values)} numbers, but the inputs of `{self.name}` are of "
+                    f"shape {self.input_shape}: give one for each channel, or one for all."
+                )
 
     def normalized(self, inputs: Tensor) -> Tensor:
         """Raw inputs as the model takes them: uint8 scaled to [0, 1], then (x − mean) / std."""
@@ -81,9 +97,12 @@ def constants(values: Constants, what: str) -> tuple[float, ...] | None:
     >>> constants("0.5/0.5/0.4", "mean")
     (0.5, 0.5, 0.4)
     """
+    if values is None:
+        return None
+    if isinstance(values, int | float):
+        return (float(values),)
     try:
-        numbers = values.split("/") if isinstance(values, str) else values
-        return None if numbers is None else tuple(float(number) for number in numbers)
+        return tuple(map(float, values.split("/") if isinstance(values, str) else values))
     except ValueError:
         raise ValueError(
             f"`{what}` is one number for each channel, as in {what}=0.49/0.48/0.45, not `{values}`."

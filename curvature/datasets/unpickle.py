@@ -37,7 +37,7 @@ def read_pickle(content: bytes, where: str) -> dict[str, Any]:
             raise ValueError(f"it holds a {type(value).__name__}, not a dict")
         return {_text(key): _plain(item) for key, item in value.items()}
     except _BROKEN as error:
-        reason = str(error) or type(error).__name__
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise ValueError(f"{where} can't be read as a CIFAR-10 pickle: {reason}.") from error
 
 

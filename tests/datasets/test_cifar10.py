@@ -151,6 +151,10 @@ def damage_label(path: Path) -> None:
     path.write_bytes(b"\xff" + path.read_bytes()[1:])
 
 
+def damage_reference(path: Path) -> None:
+    path.write_bytes(b"Pelsewhere\n.")  # a persistent id, which Python explains in two lines
+
+
 def damage_empty(path: Path) -> None:
     path.write_bytes(b"")
 
@@ -164,6 +168,7 @@ def damage_empty(path: Path) -> None:
         ("binary", Path.unlink, "is missing"),
         ("python", damage_truncate, "can't be read as a CIFAR-10 pickle"),
         ("python", damage_empty, "can't be read as a CIFAR-10 pickle"),
+        ("python", damage_reference, "can't be read as a CIFAR-10 pickle"),
         ("python", damage_label, "can't be read as a CIFAR-10 pickle"),
         ("python", Path.unlink, "is missing"),
     ],

@@ -234,7 +234,7 @@ def test_kept_images_can_be_read_by_others(tmp_path: Path) -> None:
 
 
 def test_real_images_of_a_kind_are_balanced(real_cifar10: Path, tmp_path: Path) -> None:
-    data = cifar10c(str(real_cifar10), severity="3", images=100, cache=str(tmp_path))
+    data = cifar10c(str(real_cifar10), severity=3, images=100, cache=str(tmp_path))
     assert len(data) == 1900
     assert data.targets.bincount().max() - data.targets.bincount().min() <= 19 * 20
     clean = load(f"cifar10:{real_cifar10}", "test")

@@ -30,7 +30,7 @@ def test_the_hash_is_the_same_on_every_machine_and_in_every_version() -> None:
         {"inputs": DATA.inputs.char()},
         {"targets": DATA.targets.flip(0)},
         {"mean": (0.5, 0.25, 0.126)},
-        {"std": None},
+        {"mean": None, "std": None},
     ],
     ids=lambda changed: next(iter(changed)),
 )
@@ -63,6 +63,28 @@ def test_a_selection_is_in_the_order_asked_for() -> None:
     assert picked.groups["kind"][0].tolist() == [1, 0, 1]
     assert DATA.select(slice(1, None)).inputs.flatten()[0] == 12
     assert picked.input_shape == (3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"std": None}, "go together"),
+        ({"mean": None}, "go together"),
+        ({"std": (0.5, 0.0, 0.5)}, "`std` is positive"),
+        ({"mean": (0.5, 0.5)}, r"`mean` has 2 numbers, but .* shape \(3, 2, 2\)"),
+        ({"inputs": DATA.inputs[:, :1]}, r"`mean` has 3 numbers, but .* shape \(1, 2, 2\)"),
+    ],
+)
+def test_constants_that_fit_no_channels_are_refused(
+    changed: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(DATA, **changed)
+
+
+def test_one_constant_serves_all_channels() -> None:
+    x = replace(DATA, mean=(0.5,), std=(0.5,)).normalized(DATA.inputs)
+    assert torch.allclose(x, DATA.inputs / 255 * 2 - 1)
 
 
 def test_inputs_without_targets_are_refused() -> None:

@@ -28,6 +28,14 @@ def test_the_seed_draws_the_parts() -> None:
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_the_parts_are_those_of_every_earlier_run() -> None:
+    assert [digits(split).hash for split in PARTS] == [
+        "3b93f1e696e9",
+        "024dd15d8831",
+        "e491ee0778c5",
+    ]
+
+
 def test_the_images_are_normalised() -> None:
     x = torch.cat([part.normalized(part.inputs) for part in map(digits, PARTS)])
     assert x.shape == (1797, 1, 8, 8)

@@ -82,7 +82,7 @@ def test_a_folder_for_each_class_gives_images(tmp_path: Path) -> None:
     save(tmp_path / "cat" / "1.png", (40, 50, 60))
     save(tmp_path / "dog" / "2.PNG", (70, 80, 90))
     (tmp_path / "dog" / "notes.txt").write_text("no image")
-    data = loaded(f"images:{tmp_path},mean=0.5/0.5/0.5")
+    data = loaded(f"images:{tmp_path},mean=0.5/0.5/0.5,std=0.5")
     assert data.inputs.shape == (3, 3, 4, 6)
     assert data.inputs[:, :, 0, 0].tolist() == [[40, 50, 60], [10, 20, 30], [70, 80, 90]]
     assert data.targets.tolist() == [0, 1, 1]
