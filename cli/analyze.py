@@ -11,7 +11,8 @@ from curvature.analysis import Row
 from curvature.analysis import analyze as analyze_checkpoint
 from curvature.runs.checkpoint import load_checkpoint
 from curvature.runs.config import AnalysisConfig
-from curvature.runs.table import write_csv, write_rows
+from curvature.runs.csv_table import write_csv
+from curvature.runs.table import write_rows
 
 from .options import options_from
 from .output import Output, output_options

@@ -55,6 +55,7 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig) -> Subject:
     elif config.examples or config.first:
         raise ValueError("`examples` and `first` need a data set of tensors, not batches.")
     device = resolve_device(config.device)
+    model_spec = models.fitting(model_spec, checkpoint.weights)
     model = models.build(model_spec, **shape)
     notes = (*checkpoint.notes, *load_weights(model, checkpoint.weights))
     dtype = _DTYPES[config.dtype]

@@ -2,7 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,6 +28,19 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vit_small": vit_small,
     "vit_study": vit_study,
 }
+
+
+def fitting(spec_text: str, weights: Iterable[str]) -> str:
+    """The spec with what the names of the ``weights`` tell of a ResNet's shortcuts.
+
+    Both kinds are in use under one name: convolutions (B) are named in the weights, padding (A)
+    is not.
+    """
+    spec = names.parse(spec_text, MODELS)
+    convolutions = any(".downsample." in name or ".shortcut." in name for name in weights)
+    if not spec.name.startswith("resnet") or "shortcut" in spec.options or not convolutions:
+        return spec_text
+    return str(replace(spec, options={**spec.options, "shortcut": "B"}))
 
 
 def build(

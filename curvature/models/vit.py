@@ -176,9 +176,9 @@ def vit_study(
     heads: int = 8,
     mlp: int = 512,
     patch: int = 4,
-    locality: bool = True,
+    locality: bool = False,
 ) -> ViT:
-    """ViT-Small of the SA-SAM study, 512/6/8 with `mlp` 512: shifted patches, local attention."""
+    """ViT-Small of the SA-SAM study, 512/6/8 with `mlp` 512."""
     return ViT(
         input_shape=input_shape,
         classes=classes,

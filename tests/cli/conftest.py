@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from curvature_cli.main import main
 
 from curvature import models
 from curvature.runs.checkpoint import Checkpoint, save_checkpoint
 from curvature.runs.config import RunConfig
-from curvature_cli.main import main
 
 
 @pytest.fixture

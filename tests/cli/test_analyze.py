@@ -159,7 +159,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     ("args", "words"),
     [
         (("--model", "mlp:hidden=9,depth=1"), "fit"),
-        (("--model", "resnet21"), "Did you mean `resnet20`"),
+        (("--model", "resnet-20"), "Did you mean `resnet20`"),
         (("--data", "cifar10:/no/such/place"), "/no/such/place"),
         (("--data", "cifar11"), "cifar10"),
         (("--examples", 10**6), "1,000,000"),

@@ -44,7 +44,7 @@ CASES = [
     Case("vit_small:width=12,depth=2,heads=3", (1, 8, 8)),
     Case("vit_small:width=12,depth=1,heads=2,mlp=20,patch=8,locality=true", (3, 16, 24)),
     Case("vit_study:width=8,depth=2,heads=2,mlp=8", (3, 12, 8)),
-    Case("vit_study:width=8,depth=1,heads=1,mlp=8,locality=false", (3, 8, 8)),
+    Case("vit_study:width=8,depth=1,heads=1,mlp=8,locality=true", (3, 8, 8)),
 ]
 for_each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.spec)
 
