@@ -92,8 +92,11 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig) -> Subject:
         "seed": config.seed,
         "torch": torch.__version__,
         "curvature": __version__,
-        **({f"run_{name}": value for name, value in run.to_dict().items()} if run else {}),
+        "params": " ".join(config.params) or None,
     }
+    if run:
+        for name, value in run.to_dict().items():
+            provenance[f"run_{name}"] = " ".join(value) if isinstance(value, tuple) else value
     return Subject(risk, provenance, weight_decay, (*notes, *risk.notes))
 
 

@@ -94,7 +94,7 @@ def test_rows_are_written_whole_and_carry_their_provenance(
     curv: Curv, checkpoint: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "rows.jsonl"
-    curv("analyze", checkpoint, *FEW, "--eigmax", "--out", out, "--quiet")
+    assert curv("analyze", checkpoint, *FEW, "--eigmax", "--out", out, "--quiet").exit_code == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert {row["metric"] for row in rows} >= {"loss", "accuracy", "weight_norm", "eigmax"}
     for row in rows:
