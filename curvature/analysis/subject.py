@@ -73,7 +73,7 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig) -> Subject:
         "run": run.id if run else checkpoint.hash,
         "analysis": config.id,
         "step": checkpoint.step,
-        "checkpoint_hash": checkpoint.hash,
+        "checkpoint": checkpoint.hash,
         "model": model_spec,
         "parameters": risk.size,
         "data": data_spec,
@@ -90,13 +90,12 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig) -> Subject:
         "dtype": config.dtype,
         "tf32": config.tf32,
         "seed": config.seed,
-        "torch": torch.__version__,
-        "curvature": __version__,
+        "versions": f"curvature {__version__}, torch {torch.__version__}",
         "params": " ".join(config.params) or None,
     }
     if run:
         for name, value in run.to_dict().items():
-            provenance[f"run_{name}"] = " ".join(value) if isinstance(value, tuple) else value
+            provenance[f"run.{name}"] = " ".join(value) if isinstance(value, tuple) else value
     return Subject(risk, provenance, weight_decay, (*notes, *risk.notes))
 
 
