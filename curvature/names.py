@@ -98,7 +98,8 @@ def resolve(name: str, table: Mapping[str, Callable[..., Any]], kind: str) -> Ca
         return table[name]
     if ":" in name:
         return _imported(name, kind)
-    close = difflib.get_close_matches(name, table, n=1)
+    close = difflib.get_close_matches(name, table)
+    close.sort(key=lambda other: not other.startswith(name[:-1]))  # resnet21: 20 before 32
     hint = f" Did you mean `{close[0]}`?" if close else ""
     raise ValueError(
         f"There is no {kind} `{name}`.{hint} There are {', '.join(sorted(table))}; "

@@ -104,6 +104,15 @@ def test_resolve_prefers_the_table_and_lists_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "meant"), [("resnet21", "resnet20"), ("esnet32", "resnet32"), ("sdg", "sgd")]
+)
+def test_the_nearest_name_is_suggested(typed: str, meant: str) -> None:
+    table = dict.fromkeys(["resnet20", "resnet32", "resnet56", "sgd", "sam"], dict)
+    with pytest.raises(ValueError, match=f"Did you mean `{meant}`"):
+        resolve(typed, table, "model")
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("no_such_module_:Net", "No module named 'no_such_module_'"),

@@ -7,8 +7,9 @@ A row is a flat dict: one number with all that is needed to read it. An absent c
     low, high, n                                       of a statistic over n rows
     passes, seconds, method, converged                 what it cost, how it was got
     status, message                                    ok, diverged (value is None) or failed; why
-    checkpoint, model, data, data_hash, split, examples, loss, reduction, batchnorm,
-    weight_decay_counted, device, dtype, seed, versions    provenance; checkpoint is a hash
+    checkpoint (its path), checkpoint_hash, model, parameters, data, data_name, data_hash, split,
+    examples, loss, reduction, batchnorm, weight_decay_counted, batch_size, device, dtype, tf32,
+    seed, curvature, torch (their versions)            provenance
     run.optimizer, run.lr, run.weight_decay, …         the fields of the RunConfig, prefixed
 """
 
@@ -25,8 +26,9 @@ COLUMNS = (
     *KEY,
     *NUMBERS,
     *("passes", "seconds", "method", "converged", "status", "message"),
-    *("checkpoint", "model", "data", "data_hash", "split", "examples", "loss", "reduction"),
-    *("batchnorm", "weight_decay_counted", "device", "dtype", "seed", "versions"),
+    *("checkpoint", "checkpoint_hash", "model", "parameters", "data", "data_name", "data_hash"),
+    *("split", "examples", "loss", "reduction", "batchnorm", "weight_decay_counted"),
+    *("batch_size", "device", "dtype", "tf32", "seed", "curvature", "torch"),
 )
 
 

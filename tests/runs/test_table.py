@@ -60,8 +60,8 @@ def test_what_was_said_of_a_failure_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [[1], {"a": 1}, object(), 1j])
 def test_a_row_is_flat(value: Any, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="numbers and text; `versions` is a"):
-        write_rows(tmp_path / "a.jsonl", [row(versions=value)])
+    with pytest.raises(TypeError, match="numbers and text; `torch` is a"):
+        write_rows(tmp_path / "a.jsonl", [row(torch=value)])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,10 +142,10 @@ def test_a_csv_says_what_diverged(tmp_path: Path) -> None:
 
 
 def test_a_csv_of_ids_that_look_like_numbers(tmp_path: Path) -> None:
-    rows = [row(run="123456789012", analysis="12e456789012", versions="2.13", message='a,"b"\r\nc')]
+    rows = [row(run="123456789012", analysis="12e456789012", torch="2.13", message='a,"b"\r\nc')]
     write_csv(tmp_path / "a.csv", rows)
     assert read_csv(tmp_path / "a.csv") == rows
-    assert (tmp_path / "a.csv").read_text().startswith("run,analysis,metric,step,value,message,")
+    assert (tmp_path / "a.csv").read_text().startswith("run,analysis,metric,step,value,message")
 
 
 @pytest.mark.parametrize(
