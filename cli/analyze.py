@@ -44,7 +44,7 @@ def analyze(
     for path in checkpoints:
         checkpoint = load_checkpoint(path, weights=weights)
         found = analyze_checkpoint(checkpoint, config, announce=output.say, report=output.report)
-        found = [{"file": str(path), **row} for row in found]
+        found = [{"checkpoint": str(path), **row} for row in found]
         output.show(str(path), found)
         rows += found
     if out:

@@ -73,7 +73,7 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig) -> Subject:
         "run": run.id if run else checkpoint.hash,
         "analysis": config.id,
         "step": checkpoint.step,
-        "checkpoint": checkpoint.hash,
+        "checkpoint_hash": checkpoint.hash,
         "model": model_spec,
         "parameters": risk.size,
         "data": data_spec,

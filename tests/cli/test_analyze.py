@@ -98,7 +98,7 @@ def test_rows_are_written_whole_and_carry_their_provenance(
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert {row["metric"] for row in rows} >= {"loss", "accuracy", "weight_norm", "eigmax"}
     for row in rows:
-        assert row["checkpoint"] == load_checkpoint(checkpoint).hash
+        assert row["checkpoint_hash"] == load_checkpoint(checkpoint).hash
         assert (row["split"], row["examples"], row["reduction"]) == ("test", 60, "mean")
         assert row["run.weight_decay"] == 0.5
     assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
