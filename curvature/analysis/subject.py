@@ -90,7 +90,8 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig) -> Subject:
         "dtype": config.dtype,
         "tf32": config.tf32,
         "seed": config.seed,
-        "versions": f"curvature {__version__}, torch {torch.__version__}",
+        "curvature": __version__,
+        "torch": torch.__version__,
         "params": " ".join(config.params) or None,
     }
     if run:

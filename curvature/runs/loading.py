@@ -16,6 +16,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, 
     """
     own = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     weights, notes = strip(weights)
+    weights = _renamed(model, weights)
     full = {short: name for name, short in short_names(own)[0].items()}
     given = {full.get(name, name): tensor for name, tensor in weights.items()}
     notes += _tolerated(own, given)
@@ -26,6 +27,14 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, 
             notes.append(f"converted {len(other)} tensors from {dtype} to {own[other[0]].dtype}")
     model.load_state_dict(given, strict=False)
     return tuple(notes)
+
+
+def _renamed(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under the names that the model's own loading hooks give them."""
+    given = dict(weights)
+    for hook in model._load_state_dict_pre_hooks.values():
+        hook(given, "", {}, True, [], [], [])
+    return given
 
 
 def _tolerated(own: Mapping[str, Tensor], given: dict[str, Tensor]) -> list[str]:

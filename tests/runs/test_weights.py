@@ -306,3 +306,19 @@ def test_newer_pickle_protocols_are_refused_with_the_remedy(tmp_path: Path) -> N
             ValueError, match=rf"a pickle of protocol {protocol}, which .* save its"
         ):
             load_checkpoint(tmp_path / name)
+
+
+def test_names_that_the_model_itself_accepts_are_no_mismatch() -> None:
+    class Renamed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(2, 1)
+            self.register_load_state_dict_pre_hook(self.accept)
+
+        def accept(self, module: nn.Module, state: dict, prefix: str, *_: object) -> None:
+            for name in [name for name in state if name.startswith("linear.")]:
+                state[name.replace("linear", "fc")] = state.pop(name)
+
+    model = Renamed()
+    load_weights(model, {"linear.weight": torch.ones(1, 2), "linear.bias": torch.ones(1)})
+    assert model.fc.weight.tolist() == [[1.0, 1.0]]
