@@ -34,7 +34,7 @@ class Krylov:
     @property
     def scale(self) -> float:
         """The largest |Ritz value|: a lower bound of ‖A‖₂ that soon is close to it."""
-        return float(np.abs(np.linalg.eigvalsh(self.T)).max())
+        return float(np.abs(self._values).max())
 
     def begin(self, start: Tensor, log_odds: float) -> None:
         """Start a chain; ``log_odds`` is −log of how small its part in an eigenvector may be."""
@@ -64,6 +64,8 @@ class Krylov:
         couplings[: self.locked] = h[: self.locked]
         self.T = np.pad(self.T, (0, 1))
         self.T[-1, :] = self.T[:, -1] = couplings
+        self._values, self._vectors = _eigh(self.T)
+        self._chain_values = _eigh(self._chain)[0] if self.locked else self._values
         self.link = np.zeros(self.size)
         self.invariant = self.size == self.A.size or beta <= 16 * self.eps * self.scale
         if not self.invariant:
@@ -73,14 +75,15 @@ class Krylov:
 
     def ritz(self) -> tuple[Array, Array, Array]:
         """Ritz values, the largest first, bounds of their residuals, and vectors as columns."""
-        values, S = _eigh(self.T)
+        S = self._vectors
         hidden = self.locked_residuals**2 - np.sum(self.T[: self.locked, self.locked :] ** 2, 1)
         outside = np.sqrt(np.maximum(hidden, 0))
-        return values, outside @ np.abs(S[: self.locked]) + np.abs(self.link @ S), S
+        residuals = outside @ np.abs(S[: self.locked]) + np.abs(self.link @ S)
+        return self._values, residuals, S
 
     def chain_top(self) -> float:
         """The chain's largest Ritz value."""
-        return float(_eigh(self._chain)[0][0])
+        return float(self._chain_values[0])
 
     def limit(self) -> float:
         """The t at which |φ(t)| reaches exp(log_odds), where ``next`` = φ(A) start.
@@ -89,13 +92,13 @@ class Krylov:
         vector, at every step (van Dorsselaer, Hochstenbach and van der Vorst 2000). A thick
         restart leaves φ(t) = Π (t − θ) / Π β: all Ritz values, discarded ones too, and all β.
         """
-        theta = np.concatenate([_eigh(self._chain)[0], self._discarded])
+        theta = np.concatenate([self._chain_values, self._discarded])
         top, scale = float(theta[0]), float(np.abs(theta).max())
         if self.invariant:
             return top
         scale = max(scale, float(self.link[-1]), np.finfo(float).tiny)
         low, high = -40.0, 40.0  # log of (t − top) / scale
-        for _ in range(60):
+        for _ in range(48):
             middle = (low + high) / 2
             distances = (top - theta) + math.exp(middle) * scale
             if np.log(distances).sum() - self._log_betas < self._log_odds:

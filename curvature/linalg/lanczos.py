@@ -44,16 +44,16 @@ def lanczos(
     Stops when every error is at most ``rtol`` · |value|, or the rounding of A's dtype. A small
     residual certifies *an* eigenvalue; that none lies further out follows, with probability
     ``confidence``, from the random start. At ``confidence=0`` nothing is looked for further out:
-    cheaper by about three products, right for a ``start`` that is known to be near.
+    cheaper by three products or more, and right only from a ``start`` that is known to be near.
     Keeps at most ``max_basis`` vectors (by default 64 + 2k); then it restarts from the best.
     """
     capacity = 64 + 2 * k if max_basis is None else max_basis
-    _check(A, k, which, max_products, capacity, confidence)
+    _check(A, k, which, rtol, max_products, capacity, confidence)
     space = Krylov(A, sign=1 if which == "largest" else -1, capacity=capacity)
     space.begin(*_start(space, generator, confidence, start))
     while True:
         space.step()
-        view = _view(space, k, rtol, confidence)
+        view = _look(space, k, rtol, confidence)
         last = view.done or space.products == max_products
         if last or report is not None:
             estimates = view.estimates(space, confidence)
@@ -96,7 +96,7 @@ class _View:
         )
 
 
-def _view(space: Krylov, k: int, rtol: float, confidence: float) -> _View:
+def _look(space: Krylov, k: int, rtol: float, confidence: float) -> _View:
     values, residuals, S = space.ritz()
     top = values[:k]
     tolerances = np.maximum(rtol * np.abs(top), ROUNDING * space.eps * space.scale)
@@ -167,7 +167,13 @@ def _start(
 
 
 def _check(
-    A: LinearOperator, k: int, which: str, max_products: int, max_basis: int, confidence: float
+    A: LinearOperator,
+    k: int,
+    which: str,
+    rtol: float,
+    max_products: int,
+    max_basis: int,
+    confidence: float,
 ) -> None:
     if which not in ("largest", "smallest"):
         raise ValueError(f"`which` is `largest` or `smallest`, not `{which}`.")
@@ -179,3 +185,5 @@ def _check(
         raise ValueError(f"`max_basis` must be at least 2k + 4 = {2 * k + 4}, got {max_basis}.")
     if not 0 <= confidence < 1:
         raise ValueError(f"`confidence` must be at least 0 and below 1, got {confidence}.")
+    if rtol < 0:
+        raise ValueError(f"`rtol` can't be negative, got {rtol}.")

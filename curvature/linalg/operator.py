@@ -11,6 +11,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
+_CHUNK = 1 << 20  # so that a float64 copy of a long vector is never whole in memory
+
 
 class LinearOperator:
     """A symmetric real n×n matrix A, given by v ↦ Av, or as the sum A = Σ_b A_b of its ``terms``.
@@ -33,14 +35,24 @@ class LinearOperator:
         self.size = size
         self.dtype = dtype
         self.device = torch.device(device)
-        self.terms = terms
+        self.terms = terms  # may be made as they are gone over, so looked at no further here
+        if size < 1:
+            raise ValueError(f"Expected a positive `size`, got {size}.")
 
     @classmethod
     def from_matrix(cls, *terms: Tensor) -> LinearOperator:
         """The operator of a symmetric matrix, or of the sum of several."""
         for matrix in terms:
-            if matrix.ndim != 2 or not torch.allclose(matrix, matrix.mT):
-                raise ValueError(f"Expected a symmetric matrix, got shape {tuple(matrix.shape)}.")
+            if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+                raise ValueError(f"Expected a square matrix, got shape {tuple(matrix.shape)}.")
+            asymmetry = (matrix - matrix.mT).abs().max()
+            if not asymmetry <= 1e-5 * matrix.abs().max():
+                raise ValueError(
+                    f"The matrix isn't symmetric: A and Aᵀ differ by {asymmetry.item():.3g}. Take "
+                    "(A + Aᵀ) / 2 if that is what you mean."
+                )
+        if not terms:
+            raise ValueError("Expected a matrix, or several to be summed.")
         parts = [
             cls(matrix.mv, len(matrix), dtype=matrix.dtype, device=matrix.device)
             for matrix in terms
@@ -87,10 +99,13 @@ class LinearOperator:
 def dot(u: Tensor, v: Tensor) -> Tensor:
     """uᵀv accumulated in float64 (float32 overflows above 1.8e19); a 0-d tensor, not yet synced."""
     if u.device.type == "mps":  # has no float64
-        return torch.dot(u.cpu().double(), v.cpu().double())
-    return torch.dot(u.double(), v.double())
+        u, v = u.cpu(), v.cpu()
+    pieces = zip(torch.split(u, _CHUNK), torch.split(v, _CHUNK), strict=True)
+    return torch.stack([torch.dot(a.double(), b.double()) for a, b in pieces]).sum()
 
 
 def norm(v: Tensor) -> Tensor:
     """‖v‖₂ accumulated in float64; a 0-d tensor, not yet synced."""
-    return dot(v, v).sqrt()
+    v = v.cpu() if v.device.type == "mps" else v
+    length: Tensor = torch.linalg.vector_norm(v, dtype=torch.float64)
+    return length

@@ -35,18 +35,21 @@ def power_iteration(
 ) -> PowerEstimate:
     """Find A's largest (or smallest) eigenvalue, algebraically, not the largest in magnitude.
 
-    Stops when the residual is at most ``rtol`` · |value|, or the rounding of A's dtype: then some
-    eigenvalue is that near. Nothing is looked for further out (``confidence`` is 0): for that,
-    and for far fewer products, take ``lanczos``.
+    Stops when the residual is at most ``rtol`` · |value| and falling (it would grow with a part
+    of a larger eigenvalue), or is the rounding of A's dtype: then some eigenvalue is that near.
+    Nothing more is known of what lies further out (``confidence`` is 0): for that, and for far
+    fewer products, take ``lanczos``.
     """
     if which not in ("largest", "smallest"):
         raise ValueError(f"`which` is `largest` or `smallest`, not `{which}`.")
     if max_products < 1:
         raise ValueError(f"`max_products` must be at least 1, got {max_products}.")
+    if rtol < 0:
+        raise ValueError(f"`rtol` can't be negative, got {rtol}.")
     sign = 1 if which == "largest" else -1
     rounding = ROUNDING * torch.finfo(A.dtype).eps
     v = random_unit(A, generator)
-    shift = growth_expected = length_before = 0.0
+    shift = growth_expected = length_before = residual_before = 0.0
     for products in range(1, max_products + 1):
         w = sign * (A @ v).detach()
         value = dot(v, w).item()
@@ -58,7 +61,8 @@ def power_iteration(
             )
         floor = rounding * max(abs(value), abs(shift), residual)
         dominant = value + shift  # the eigenvalue of A + shift · I
-        converged = residual <= max(rtol * abs(value), floor) and dominant >= -floor
+        small = residual <= rtol * abs(value) and residual < residual_before
+        converged = (small or residual <= floor) and dominant >= -floor
         estimate = PowerEstimate(
             value=sign * value,
             residual=residual,
@@ -78,10 +82,11 @@ def power_iteration(
         stalled = length - length_before <= growth_expected * length_before
         if negative or (stalled and growth_expected > rounding):
             shift += length
-            growth_expected = length_before = 0.0
+            growth_expected = length_before = residual_before = 0.0
             v = random_unit(A, generator)  # v may by now be orthogonal to the vector wanted
         else:
-            growth_expected, length_before = STALL * (residual / length) ** 2, length
+            growth_expected = STALL * (residual / length) ** 2
+            length_before, residual_before = length, residual
             u = w + shift * v
             v = u / norm(u).item()
     return estimate
