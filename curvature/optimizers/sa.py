@@ -144,6 +144,9 @@ class SASGD(ClosureOptimizer):
             if group["eta"] is None or distances is None:
                 sizes.append(first_step_size(group["lr"], self.formula))
                 continue
+            if not any(p.requires_grad for p in group["params"]) and self.formula.per_group:
+                sizes.append(StepSize(group["eta"], group["eta"], group["theta"], "kept"))
+                continue
             distance, difference = distances[i if self.formula.per_group else 0]
             sizes.append(
                 next_step_size(group["eta"], group["theta"], distance, difference, self.formula)

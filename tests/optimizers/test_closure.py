@@ -156,6 +156,18 @@ def test_a_loss_of_model_and_batch_takes_batches_of_any_kind() -> None:
     assert float(loss) == pytest.approx((8 * each[0] + 16 * each[1]) / 24, rel=1e-5)
 
 
+@several_passes
+def test_a_closure_may_be_wrapped_by_a_framework(run: tuple[str, str]) -> None:
+    ends = []
+    for wrap in (lambda inner: inner, lambda inner: lambda: inner()):
+        model = network()
+        optimizer = named(run, model)
+        for number in range(3):
+            optimizer.step(closure=wrap(closure(model, cross_entropy, [batch(number)])))
+        ends.append(torch.cat([flat(model), model[1].running_mean]))
+    assert torch.equal(*ends)
+
+
 def test_batches_of_an_iterator_are_kept_for_the_later_passes() -> None:
     model = network(dropout=0.0)
     one = closure(model, cross_entropy, iter([batch(0), batch(1)]))

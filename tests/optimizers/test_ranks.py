@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,41 +20,46 @@ RANKS = 2
 UNEVEN = (slice(0, 10), slice(10, 24))  # each rank's examples
 
 
-def in_two_processes(work: Callable[[int], Any]) -> list[Any]:
-    """What ``work(rank)`` returns on each rank."""
+def in_two_processes() -> dict[str, list[Any]]:
+    """What each function of WORK returns on each rank, or the exception it raised."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = mp.get_context("fork")
-    queue = context.SimpleQueue()
+    context = mp.get_context("spawn")
+    queue = context.Queue()
     processes = [
-        context.Process(target=_join_in, args=(work, rank, port, queue)) for rank in range(RANKS)
+        context.Process(target=_work_through, args=(rank, port, queue)) for rank in range(RANKS)
     ]
     for process in processes:
         process.start()
+    by_rank = dict(queue.get(timeout=120) for _ in processes)
     for process in processes:
-        process.join(60)
-    results = dict(queue.get() for _ in processes if not queue.empty())
-    for process in processes:
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in processes] == [0] * RANKS, results
-    return [results[rank] for rank in range(RANKS)]
+        process.join(30)
+    return {work.__name__: [by_rank[rank][work.__name__] for rank in range(RANKS)] for work in WORK}
 
 
-def _join_in(work: Callable[[int], Any], rank: int, port: int, queue: Any) -> None:
+def _work_through(rank: int, port: int, queue: Any) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
         init_method=f"tcp://127.0.0.1:{port}",
         rank=rank,
         world_size=RANKS,
-        timeout=datetime.timedelta(seconds=30),
+        timeout=datetime.timedelta(seconds=20),
     )
-    try:
-        queue.put((rank, work(rank)))
-    finally:
-        dist.destroy_process_group()
+    results: dict[str, Any] = {}
+    for work in WORK:
+        try:
+            results[work.__name__] = work(rank)
+        except Exception as error:
+            results[work.__name__] = f"{type(error).__name__}: {error}"
+    queue.put((rank, results))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, list[Any]]:
+    return in_two_processes()
 
 
 def network() -> nn.Sequential:
@@ -104,13 +108,14 @@ RUNS = [
 ]
 
 
-def test_two_ranks_train_as_one_process_with_all_examples() -> None:
+def every_run(rank: int) -> list[Any]:
+    return [train(*run, rank, ddp=ddp) for run in RUNS for ddp in (True, False)]
+
+
+def test_two_ranks_train_as_one_process_with_all_examples(results: dict[str, list[Any]]) -> None:
     """With DistributedDataParallel, whose buckets each pass overwrites, and without it."""
 
-    def work(rank: int) -> list[Any]:
-        return [train(*run, rank, ddp=ddp) for run in RUNS for ddp in (True, False)]
-
-    first, second = in_two_processes(work)
+    first, second = results["every_run"]
     alone = [train(*run, None, ddp=False) for run in RUNS for _ in (True, False)]
     assert first == second  # bitwise: all ranks take the same η
     for (weights, numbers), (expected, expected_numbers) in zip(first, alone, strict=True):
@@ -118,38 +123,44 @@ def test_two_ranks_train_as_one_process_with_all_examples() -> None:
         assert numbers == pytest.approx(expected_numbers, rel=1e-9)
 
 
-def test_gradients_that_nobody_averaged_are_refused_on_all_ranks() -> None:
-    def work(rank: int) -> str:
-        model = network()
-        optimizer = SASGD(model.parameters(), lr=0.1)
+def unaveraged(rank: int) -> str:
+    model = network()
+    optimizer = SASGD(model.parameters(), lr=0.1)
 
-        def unaware() -> Tensor:
-            inputs, targets = micro_batches(0, rank)[1]
-            loss = nn.functional.cross_entropy(model(inputs), targets)
-            loss.backward()
-            return loss
+    def unaware() -> Tensor:
+        inputs, targets = micro_batches(0, rank)[1]
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        loss.backward()
+        return loss
 
+    optimizer.step(unaware)
+    with pytest.raises(RuntimeError, match="Wrap the model in DistributedDataParallel"):
         optimizer.step(unaware)
-        with pytest.raises(RuntimeError, match="Wrap the model in DistributedDataParallel"):
-            optimizer.step(unaware)
-        return "refused"
-
-    assert in_two_processes(work) == ["refused"] * 2
+    return "refused"
 
 
-def test_independent_runs_beside_each_other_have_a_group_of_one_rank_each() -> None:
-    def work(rank: int) -> list[float]:
-        groups = [dist.new_group([0]), dist.new_group([1])]
-        model = network()
-        optimizer = SASGD(model.parameters(), lr=0.1, process_group=groups[rank])
-        for step in range(3 + rank):
-            batches = micro_batches(step, rank)
-            optimizer.step(
-                closure(model, nn.functional.cross_entropy, batches, process_group=groups[rank])
-            )
-        return flat(model)
+def test_gradients_that_nobody_averaged_are_refused_on_all_ranks(
+    results: dict[str, list[Any]],
+) -> None:
+    assert results["unaveraged"] == ["refused"] * 2
 
-    first, second = in_two_processes(work)
+
+def independent_runs(rank: int) -> list[float]:
+    groups = [dist.new_group([0]), dist.new_group([1])]
+    model = network()
+    optimizer = SASGD(model.parameters(), lr=0.1, process_group=groups[rank])
+    for step in range(3 + rank):
+        batches = micro_batches(step, rank)
+        optimizer.step(
+            closure(model, nn.functional.cross_entropy, batches, process_group=groups[rank])
+        )
+    return flat(model)
+
+
+def test_independent_runs_beside_each_other_have_a_group_of_one_rank_each(
+    results: dict[str, list[Any]],
+) -> None:
+    first, second = results["independent_runs"]
     assert first != second
 
 
@@ -184,103 +195,122 @@ def part_gradient(model: nn.Module, inputs: Tensor, targets: Tensor) -> list[Ten
     return list(torch.autograd.grad(loss, list(model.parameters())))
 
 
-def test_with_local_perturbations_each_rank_climbs_its_own_gradient() -> None:
-    def work(rank: int) -> list[list[float]]:
-        ends = []
-        for ddp in (True, False):
-            model: nn.Module = network()
-            if ddp:
-                model = DistributedDataParallel(model)
-            base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-            optimizer = SAM(base, rho=0.2, perturbation="local")
-            for step in range(4):
-                batches = micro_batches(step, rank)
-                optimizer.step(closure(model, nn.functional.cross_entropy, batches, average=False))
-            ends.append(flat(model))
-        return ends
+def local_sam(rank: int) -> list[list[float]]:
+    ends = []
+    for ddp in (True, False):
+        model: nn.Module = network()
+        if ddp:
+            model = DistributedDataParallel(model)
+        base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        optimizer = SAM(base, rho=0.2, perturbation="local")
+        for step in range(4):
+            batches = micro_batches(step, rank)
+            optimizer.step(closure(model, nn.functional.cross_entropy, batches, average=False))
+        ends.append(flat(model))
+    return ends
 
-    first, second = in_two_processes(work)
+
+def test_with_local_perturbations_each_rank_climbs_its_own_gradient(
+    results: dict[str, list[Any]],
+) -> None:
+    first, second = results["local_sam"]
     assert first == second
     expected = manual_local_sam(0.9)
     for weights in first:
         assert weights == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-def test_local_perturbations_of_sa_sam_still_take_one_eta() -> None:
-    def work(rank: int) -> tuple[list[float], list[float]]:
-        model = network()
-        optimizer = SASAM(model.parameters(), lr=0.1, perturbation="local")
-        etas = []
-        for step in range(4):
-            batches = micro_batches(step, rank)
-            optimizer.step(closure(model, nn.functional.cross_entropy, batches, average=False))
-            etas.append(optimizer.last_step.eta)
-        return flat(model), etas
+def local_sa_sam(rank: int) -> tuple[list[float], list[float]]:
+    model = network()
+    optimizer = SASAM(model.parameters(), lr=0.1, perturbation="local")
+    etas = []
+    for step in range(4):
+        batches = micro_batches(step, rank)
+        optimizer.step(closure(model, nn.functional.cross_entropy, batches, average=False))
+        etas.append(optimizer.last_step.eta)
+    return flat(model), etas
 
-    first, second = in_two_processes(work)
+
+def test_local_perturbations_of_sa_sam_still_take_one_eta(results: dict[str, list[Any]]) -> None:
+    first, second = results["local_sa_sam"]
     assert first == second
     globally = train("sa-sam", "poster", None, ddp=False)[0]
     assert first[0] != pytest.approx(globally, rel=1e-6)
 
 
-def test_a_closure_and_an_optimizer_that_would_both_or_neither_average_are_refused() -> None:
-    def work(rank: int) -> int:
-        refused = 0
-        for perturbation, average in (("local", True), ("global", False)):
-            model = network()
-            optimizer = SASAM(model.parameters(), lr=0.1, perturbation=perturbation)
-            batches = micro_batches(0, rank)
-            with contextlib.suppress(ValueError):
-                optimizer.step(
-                    closure(model, nn.functional.cross_entropy, batches, average=average)
-                )
-                refused -= 1
-            refused += 1
-        return refused
-
-    assert in_two_processes(work) == [2, 2]
+def disagreements(rank: int) -> int:
+    refused = 0
+    for perturbation, average in (("local", True), ("global", False)):
+        model = network()
+        optimizer = SASAM(model.parameters(), lr=0.1, perturbation=perturbation)
+        batches = micro_batches(0, rank)
+        with contextlib.suppress(ValueError):
+            optimizer.step(closure(model, nn.functional.cross_entropy, batches, average=average))
+            refused -= 1
+        refused += 1
+    return refused
 
 
-def test_an_overflow_on_one_rank_skips_the_step_on_both() -> None:
-    def work(rank: int) -> tuple[str, bool, float]:
-        model = network().float()
-        scaler = GradScaler("cpu", init_scale=8.0)
-        optimizer = SASAM(model.parameters(), lr=0.1, perturbation="local", grad_scaler=scaler)
-        before = flat(model)
-        batches = [(x.float(), y) for x, y in micro_batches(0, rank)]
-        inner = closure(
-            model, nn.functional.cross_entropy, batches, average=False, grad_scaler=scaler
-        )
-
-        def overflow() -> Tensor:
-            loss = inner()
-            if rank == 1:
-                model[0].weight.grad[0, 0] = float("inf")
-            return loss
-
-        optimizer.step(overflow)
-        return optimizer.last_step.active, flat(model) == before, scaler.get_scale()
-
-    assert in_two_processes(work) == [("skipped", True, 4.0)] * 2
+def test_a_closure_and_an_optimizer_that_would_both_or_neither_average_are_refused(
+    results: dict[str, list[Any]],
+) -> None:
+    assert results["disagreements"] == [2, 2]
 
 
-def test_a_gradient_that_only_one_rank_has_is_averaged_with_zero() -> None:
-    def work(rank: int) -> list[float]:
-        model = nn.ModuleList([nn.Linear(6, 3), nn.Linear(6, 3), nn.Linear(6, 3)]).double()
-        torch.manual_seed(0)
-        for p in model.parameters():
-            nn.init.normal_(p)
+def overflow_on_one_rank(rank: int) -> tuple[str, bool, float]:
+    model = network().float()
+    scaler = GradScaler("cpu", init_scale=8.0)
+    optimizer = SASAM(model.parameters(), lr=0.1, perturbation="local", grad_scaler=scaler)
+    before = flat(model)
+    batches = [(x.float(), y) for x, y in micro_batches(0, rank)]
+    inner = closure(model, nn.functional.cross_entropy, batches, average=False, grad_scaler=scaler)
 
-        def loss(model: nn.Module, batch: Any) -> Tensor:
-            outputs = model[0](batch[0])
-            outputs = outputs + model[1](batch[0]) if rank == 0 else outputs
-            return nn.functional.cross_entropy(outputs, batch[1])
+    def overflow() -> Tensor:
+        loss = inner()
+        if rank == 1:
+            model[0].weight.grad[0, 0] = float("inf")
+        return loss
 
-        optimizer = build("msgd", model.parameters(), lr=0.1, weight_decay=0.1)
-        unused = flat(model[2])
-        optimizer.step(closure(model, loss, micro_batches(0, rank), batch_loss=True))
-        assert flat(model[2]) == unused
-        return flat(model)
+    optimizer.step(overflow)
+    return optimizer.last_step.active, flat(model) == before, scaler.get_scale()
 
-    first, second = in_two_processes(work)
+
+def test_an_overflow_on_one_rank_skips_the_step_on_both(results: dict[str, list[Any]]) -> None:
+    assert results["overflow_on_one_rank"] == [("skipped", True, 4.0)] * 2
+
+
+def gradient_on_one_rank(rank: int) -> list[float]:
+    model = nn.ModuleList([nn.Linear(6, 3), nn.Linear(6, 3), nn.Linear(6, 3)]).double()
+    torch.manual_seed(0)
+    for p in model.parameters():
+        nn.init.normal_(p)
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        outputs = model[0](batch[0])
+        outputs = outputs + model[1](batch[0]) if rank == 0 else outputs
+        return nn.functional.cross_entropy(outputs, batch[1])
+
+    optimizer = build("msgd", model.parameters(), lr=0.1, weight_decay=0.1)
+    unused = flat(model[2])
+    optimizer.step(closure(model, loss, micro_batches(0, rank), batch_loss=True))
+    assert flat(model[2]) == unused
+    return flat(model)
+
+
+def test_a_gradient_that_only_one_rank_has_is_averaged_with_zero(
+    results: dict[str, list[Any]],
+) -> None:
+    first, second = results["gradient_on_one_rank"]
     assert first == second
+
+
+WORK = (
+    every_run,
+    unaveraged,
+    independent_runs,
+    local_sam,
+    local_sa_sam,
+    disagreements,
+    overflow_on_one_rank,
+    gradient_on_one_rank,
+)

@@ -289,6 +289,16 @@ def test_frozen_and_unused_parameters_stay_and_later_thaw(run: tuple[str, str]) 
     assert not torch.equal(after[21:33], flat(model)[21:33])
 
 
+def test_the_eta_of_a_frozen_group_does_not_grow_for_ever() -> None:
+    weights = [nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(2)]
+    optimizer = SASGD([{"params": [p]} for p in weights], lr=0.1, variant="released")
+    weights[1].requires_grad_(False)
+    for _ in range(4):
+        optimizer.step(lambda: backward((weights[0] ** 2).sum()))
+    etas = [group["lr"] for group in optimizer.param_groups]
+    assert etas[1] == math.sqrt(1.02) * 0.1 < etas[0]
+
+
 @several_passes
 def test_a_gradient_that_only_some_passes_have_is_zero_in_the_others(run: tuple[str, str]) -> None:
     model = network(dropout=0.0)
@@ -416,6 +426,27 @@ def test_a_resumed_run_is_bit_identical(run: tuple[str, str], tmp_path: Any) -> 
     assert_same(resumed.state_dict(), optimizer.state_dict())
 
 
+@several_passes
+def test_a_resumed_run_in_half_precision_is_bit_identical(run: tuple[str, str]) -> None:
+    """Torch casts loaded state to the weights' dtype, which w_{t−1} survives."""
+    inputs, targets = batch()
+    models = [nn.Linear(6, 3).bfloat16() for _ in range(2)]
+    optimizers = [named(run, model) for model in models]
+
+    def train(i: int) -> None:
+        for _ in range(3):
+            optimizers[i].step(
+                lambda: backward(cross_entropy(models[i](inputs.bfloat16()).float(), targets))
+            )
+
+    train(0)
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
+    train(0)
+    train(1)
+    assert torch.equal(flat(models[0]), flat(models[1]))
+
+
 def test_sam_keeps_the_moments_of_its_base() -> None:
     model = network()
     optimizer = SAM(torch.optim.Adam(model.parameters()))
@@ -495,6 +526,17 @@ def test_schedulers_set_the_rate_of_a_given_eta(name: str, kind: str) -> None:
         reference.step()
         other.step()
     assert rates == expected
+
+
+def test_a_scheduler_may_hold_the_base_of_sam() -> None:
+    model = network()
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(base, 1, gamma=0.5)
+    optimizer = SAM(base)
+    for number in range(3):
+        step(optimizer, model, number)
+        scheduler.step()
+    assert optimizer.last_step.eta == 0.025
 
 
 @pytest.mark.parametrize("run", RUNS[4:], ids=RUN_IDS[4:])
