@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import inspect
 import random
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils import checkpoint
+
+from curvature.empirical_risk.kernels import twice_differentiable
 
 
 @contextmanager
 def evaluating(model: nn.Module, *, training: bool = False, tf32: bool = False) -> Iterator[None]:
     """Evaluation mode, gradients on, kernels that have a second derivative; restores all it found.
 
-    Fused attention and compiled code have no double backward; TF32 and autocast would round the
-    products. With ``training`` the modules are in training mode, and their buffers are restored.
+    TF32 and autocast would round the products. With ``training`` the modules are in training mode;
+    buffers are restored either way.
     """
     with ExitStack() as stack:
         stack.enter_context(random_state_kept())
@@ -29,17 +27,9 @@ def evaluating(model: nn.Module, *, training: bool = False, tf32: bool = False) 
         stack.enter_context(torch.enable_grad())
         for device in ("cpu", "cuda"):
             stack.enter_context(torch.autocast(device, enabled=False))
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(_attention_fast_path_off())
-        stack.enter_context(_reentrant_checkpoints_off())
-        stack.enter_context(_dense_embeddings(model))
-        if "torch._dynamo" in sys.modules:  # whatever is compiled has imported it
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(twice_differentiable(model))
         if torch.cuda.is_available():
             stack.enter_context(_tf32(tf32))
-            if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-                # cuDNN's recurrent layers have no double backward
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         stack.enter_context(_modes_and_buffers_kept(model))
         model.train(training)
         yield
@@ -109,46 +99,6 @@ def _modes_and_buffers_kept(model: nn.Module) -> Iterator[None]:
 def _version(tensor: Tensor) -> int:
     """Counts the changes in place: no comparison of values, so the device isn't waited for."""
     return 0 if tensor.is_inference() else tensor._version
-
-
-@contextmanager
-def _reentrant_checkpoints_off() -> Iterator[None]:
-    """Reentrant checkpoints run plainly: without their graph, parameters would count as zeros."""
-
-    class Plain:
-        @staticmethod
-        def apply(function: Any, preserve_rng_state: bool, *args: Any) -> Any:
-            return function(*args)
-
-    with mock.patch.object(checkpoint, "CheckpointFunction", Plain):
-        yield
-
-
-@contextmanager
-def _dense_embeddings(model: nn.Module) -> Iterator[None]:
-    """Sparse gradients have no second derivative."""
-    sparse = [
-        module
-        for module in model.modules()
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse
-    ]
-    for module in sparse:
-        module.sparse = False
-    try:
-        yield
-    finally:
-        for module in sparse:
-            module.sparse = True
-
-
-@contextmanager
-def _attention_fast_path_off() -> Iterator[None]:
-    was = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(was)
 
 
 @contextmanager

@@ -236,7 +236,7 @@ class EmpiricalRisk:
         n, few = examples(batch), self.few(batch)
         if check_repeatable(self.model, few):
             check_repeatable(self.model, next(self.parts(batch)))
-        if len(self.batches) > 1 or (self.micro_batch or n) < n:
+        if can_be_cut(batch) and (len(self.batches) > 1 or (self.micro_batch or n) < n):
             check_independent(self.model, few)
 
 

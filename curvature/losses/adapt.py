@@ -74,7 +74,13 @@ def check_reduction(loss: Loss, whole: tuple[Any, Any], parts: Sequence[tuple[An
         return
     with torch.no_grad():
         sums = [float(loss.sum(f, y)) for f, y in parts]
-        check_additive(loss.name, float(loss.sum(*whole)), sums, [len(f) for f, _ in parts])
+        value, again = (float(loss.sum(*whole)) for _ in range(2))
+    if abs(value - again) > _RTOL * (abs(value) + sum(map(abs, sums))):
+        raise ValueError(
+            f"The loss `{loss.name}` draws random numbers: it gave {value:.4g} and {again:.4g} for "
+            "the same batch. Make it deterministic."
+        )
+    check_additive(loss.name, value, sums, [len(f) for f, _ in parts])
 
 
 def check_additive(name: str, whole: float, sums: Sequence[float], sizes: Sequence[int]) -> None:
