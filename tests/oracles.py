@@ -34,8 +34,8 @@ def ggn_by_differences(
 
 def _loss_gradient(loss: Callable[[Tensor], Tensor], f: Tensor) -> Tensor:
     f = f.detach().requires_grad_()
-    (g,) = torch.autograd.grad(loss(f), f)
-    return g
+    value = loss(f)
+    return torch.autograd.grad(value, f)[0] if value.requires_grad else torch.zeros_like(f)
 
 
 def _gradient(value: Tensor, params: Sequence[Tensor]) -> Tensor:

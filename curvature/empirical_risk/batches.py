@@ -52,7 +52,8 @@ class Batches:
         try:
             return len(self._source)  # type: ignore[arg-type]
         except TypeError:  # none, or a loader of an IterableDataset that has none
-            return sum(1 for _ in self._fresh())
+            with random_state_kept():
+                return sum(1 for _ in self._source)
 
     def _check_first(self) -> None:
         """Takes the first batch twice, the global random state having moved on in between."""
@@ -112,7 +113,9 @@ def as_batches(data: Any, batch_size: int, *, whole: bool) -> Batches:
             f"`data` must be batches (inputs, targets), a DataLoader or a pair of tensors, got "
             f"{type(data).__name__}{hint}."
         )
-    if iter(data) is data:
+    with random_state_kept():
+        exhaustible = iter(data) is data
+    if exhaustible:
         raise ValueError(
             "`data` is an iterator, which one pass exhausts; curvature goes over it many times. "
             "Pass a list of batches or a DataLoader."

@@ -56,7 +56,7 @@ def _first_wrong(risk: EmpiricalRisk, part: Any, v: Tensor) -> str:
     for sign in (1, -1):
         with _moved_by(risk, sign * h * v):
             value = risk.loss_sum(part)
-            values.append(float(value))
+            values.append(float(value.detach()))
             gradients.append(risk.flatten(gradient(value, risk.leaves)))
     value = risk.loss_sum(part)
     g = risk.flatten(gradient(value, risk.leaves))

@@ -80,7 +80,7 @@ def _modes_and_buffers_kept(model: nn.Module) -> Iterator[None]:
     """Restores training flags and buffers, those too that a forward pass replaced."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
-        (module, name, b, b.detach().clone(), _version(b))
+        (module, name, b, b.detach().clone())
         for module in model.modules()
         for name, b in module.named_buffers(recurse=False)
     ]
@@ -89,16 +89,10 @@ def _modes_and_buffers_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-        with torch.no_grad():
-            for module, name, buffer, value, version in buffers:
-                if _version(buffer) != version:
-                    buffer.copy_(value)
-                setattr(module, name, buffer)
-
-
-def _version(tensor: Tensor) -> int:
-    """Counts the changes in place: no comparison of values, so the device isn't waited for."""
-    return 0 if tensor.is_inference() else tensor._version
+        for module, name, buffer, value in buffers:
+            if not buffer.is_inference():
+                buffer.data.copy_(value)  # unseen by a graph of the caller's that saved it
+            setattr(module, name, buffer)
 
 
 @contextmanager

@@ -119,7 +119,7 @@ class EmpiricalRisk:
                     self._check(batch)
                 for part in self.parts(batch):
                     sum_, part_weight = self._sum_and_weight(part)
-                    total += float(sum_)
+                    total += float(sum_.detach())
                     weight += float(part_weight)
                     count += self._examples(part)
         if not weight > 0:

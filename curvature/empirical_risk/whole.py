@@ -47,8 +47,8 @@ class WholeLoss:
             )
         cut = max(1, n // 3)  # uneven, so that a mean of the parts' means is not enough
         parts = [part_of(batch, 0, cut, n), part_of(batch, cut, n, n)]
-        sums = [float(self.sum_and_weight(model, part)[0]) for part in parts]
-        check_additive("loss(model, batch)", float(value) * n, sums, [cut, n - cut])
+        sums = [float(self.sum_and_weight(model, part)[0].detach()) for part in parts]
+        check_additive("loss(model, batch)", float(value.detach()) * n, sums, [cut, n - cut])
 
     def _examples(self, part: Any) -> int:
         n = examples_of(part)

@@ -127,7 +127,7 @@ OTHERS = [
     ),
     on_vectors(
         "negative log-likelihood",
-        lambda f, y: F.nll_loss(f.log_softmax(1), y, weight=OMEGA, reduction="none"),
+        lambda f, y: F.nll_loss(f.log_softmax(1), y, weight=OMEGA.to(f.dtype), reduction="none"),
         Y,
         lambda f, y: -(OMEGA[y] * f.log_softmax(1)[range(7), y]).mean(),
     ),
