@@ -78,13 +78,15 @@ class Batches:
             )
 
     def _difference(self) -> str:
-        """Told by the examples of two more passes, sorted: the same ones where only shuffled."""
+        """Told by the examples of two more passes: the same ones where they are only shuffled."""
         with random_state_kept():
             first, second = (
-                sorted(digest(example) for batch in self._source for example in _examples(batch))
+                [digest(example) for batch in self._source for example in _examples(batch)]
                 for _ in range(2)
             )
         if first == second:
+            return "other batches, since the data were changed in between"
+        if sorted(first) == sorted(second):
             return (
                 "the examples in another order (shuffle=True?): the products would belong to "
                 "different batches"
