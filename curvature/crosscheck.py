@@ -87,7 +87,8 @@ class _Asked:
         self._risk = risk
         self._generator = generator
         self._stack = ExitStack()
-        self._data = _Data(risk.all_parts()) if risk.loss else _Data()
+        with risk.evaluating():
+            self._data = _Data(risk.all_parts()) if risk.loss else _Data()
         self._check_weights()
 
     def __enter__(self) -> _Asked:

@@ -5,10 +5,15 @@ Reverse over reverse was right for every layer tried; forward modes and ``jacrev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_ONCE = once_differentiable(len).__code__  # the one body of all functions so decorated
 
 
 def gradient(value: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
@@ -52,10 +57,43 @@ def _vector_jacobian(
 
 def no_second_derivative(error: RuntimeError) -> RuntimeError:
     """The error in our words where an operation has no double backward; else the error itself."""
-    text = str(error)
-    if "derivative for" not in text and "double backward" not in text.lower():
-        return error
-    operation = text.split("derivative for")[-1].split("is not implemented")[0].strip(" '\"`.")
+    found = re.search(r"derivative for '?([\w:]+)'? is not implemented", str(error))
+    return _refusal(found[1]) if found else error
+
+
+def custom_functions(value: Tensor) -> dict[str, type]:
+    """The custom autograd functions that ``value`` was computed with, by name.
+
+    Raises:
+        RuntimeError: if one is ``once_differentiable``. Autograd itself would, without a word,
+            count its second derivative as zero where nothing but the parameters is asked for.
+    """
+    found: dict[str, type] = {}
+    seen: set[Any] = set()
+    nodes = [value.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+        function = getattr(type(node), "_forward_cls", None)
+        if function is not None:
+            found[function.__name__] = function
+            if _once_differentiable(function.backward):
+                raise _refusal(function.__name__)
+    return found
+
+
+def _once_differentiable(backward: Any) -> bool:
+    while backward is not None:
+        if getattr(backward, "__code__", None) is _ONCE:
+            return True
+        backward = getattr(backward, "__wrapped__", None)
+    return False
+
+
+def _refusal(operation: str) -> RuntimeError:
     return RuntimeError(
         f"`{operation}` has no second derivative in PyTorch, so there is no product with the "
         "Hessian. Replace it in the model by an equivalent made of differentiable operations."

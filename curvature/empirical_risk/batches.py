@@ -2,147 +2,177 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from itertools import chain
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from curvature.empirical_risk.evaluation import random_state_kept
+from curvature.empirical_risk.nested import as_tensors, digest, part_of
 from curvature.losses import examples_in
+
+_TARGETS = ("labels", "targets", "target", "label", "y")
 
 
 class Batches:
-    """Batches that can be gone over again and again, always the same and in the same order."""
+    """Batches that can be gone over again and again, always the same and in the same order.
 
-    def __init__(self, source: Iterable[Any], *, length: int, whole: bool) -> None:
+    A ``source`` that isn't a list is hashed as it is gone over, and a pass that differs from the
+    first is refused: no pass more is needed for it.
+    """
+
+    def __init__(self, source: Iterable[Any], *, whole: bool) -> None:
         self._source = source
-        self._length = length
         self._whole = whole  # a batch is handed to `loss(model, batch)` as it is
+        self._fixed = isinstance(source, (list, tuple)) or getattr(source, "is_fixed", False)
+        self._seen: list[str] = []
+        self._length = self._count()
+        if not self._fixed:
+            self._check_first()
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[Any]:
-        with random_state_kept():  # a loader draws a seed even where it doesn't shuffle
-            iterator = iter(self._source)
-        for batch in iterator:
+        index = -1
+        for index, found in enumerate(self._fresh()):
+            batch = as_tensors(found)
+            if not self._fixed:
+                self._compare(index, batch)
             yield batch if self._whole else _pair(batch)
+        if index + 1 != self._length:
+            raise ValueError(
+                f"A pass over `data` gave {index + 1} batches instead of {self._length}: it can't "
+                "be gone over again and again. Pass a list of batches."
+            )
+
+    def _count(self) -> int:
+        try:
+            return len(self._source)  # type: ignore[arg-type]
+        except TypeError:  # none, or a loader of an IterableDataset that has none
+            with random_state_kept():
+                return sum(1 for _ in self._source)
+
+    def _check_first(self) -> None:
+        """Takes the first batch twice, the global random state having moved on in between."""
+        with random_state_kept():
+            for _ in range(2):
+                for batch in self._source:
+                    self._compare(0, as_tensors(batch))
+                    break
+
+    def _fresh(self) -> Iterator[Any]:
+        with random_state_kept():  # a loader draws a seed even where it doesn't shuffle
+            return iter(self._source)
+
+    def _compare(self, index: int, batch: Any) -> None:
+        found = digest(batch)
+        if index == len(self._seen):
+            self._seen.append(found)
+        elif found != self._seen[index]:
+            raise ValueError(
+                f"Two passes over `data` gave {self._difference()}. Use a DataLoader with "
+                "shuffle=False and no augmentation, or pass `list(loader)`."
+            )
+
+    def _difference(self) -> str:
+        """Told by the examples of two more passes: the same ones where they are only shuffled."""
+        with random_state_kept():
+            first, second = (
+                [digest(example) for batch in self._source for example in _examples(batch)]
+                for _ in range(2)
+            )
+        if first == second:
+            return "other batches, since the data were changed in between"
+        if sorted(first) == sorted(second):
+            return (
+                "the examples in another order (shuffle=True?): the products would belong to "
+                "different batches"
+            )
+        return (
+            "examples with other contents (augmentation or random sampling?): each product would "
+            "belong to another function"
+        )
 
 
 def as_batches(data: Any, batch_size: int, *, whole: bool) -> Batches:
-    """A list of batches, a DataLoader, or the tensors (inputs, targets) themselves.
+    """A list of batches, a DataLoader, or inputs and targets themselves, as tensors or arrays.
+
+    A batch is (inputs, targets), or a mapping with ``labels`` or ``targets``.
 
     Raises:
-        ValueError: if a first pass exhausts it, or two passes differ; the message says how.
+        ValueError: if it shuffles, or if one pass exhausts it.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(t, Tensor) for t in data):
-        n = examples_in(data)
-        if len(data[0]) != len(data[1]):
-            raise ValueError(f"There are {len(data[0])} inputs for {len(data[1])} targets.")
-        data = [part_of(data, start, start + batch_size, n) for start in range(0, n, batch_size)]
-    if not hasattr(data, "__iter__") or isinstance(data, (str, bytes, Mapping, Tensor)):
+    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], (Tensor, np.ndarray)):
+        data = _cut(as_tensors(data), batch_size)
+    if isinstance(data, Dataset) or not _re_iterable(data):
+        hint = "; wrap it in one: DataLoader(data, batch_size=…)" * isinstance(data, Dataset)
         raise TypeError(
             f"`data` must be batches (inputs, targets), a DataLoader or a pair of tensors, got "
-            f"{type(data).__name__}."
+            f"{type(data).__name__}{hint}."
         )
-    if iter(data) is data:
+    with random_state_kept():
+        exhaustible = iter(data) is data
+    if exhaustible:
         raise ValueError(
             "`data` is an iterator, which one pass exhausts; curvature goes over it many times. "
             "Pass a list of batches or a DataLoader."
         )
-    if not isinstance(data, (list, tuple)) and not getattr(data, "is_fixed", False):
-        length = _check_order(data)
-    else:
-        assert isinstance(data, Sized)
-        length = len(data)
-    if not length:
+    if isinstance(data, DataLoader) and isinstance(data.sampler, RandomSampler):
+        raise ValueError(
+            "The DataLoader shuffles (shuffle=True), so the products would belong to different "
+            "batches. Use a DataLoader with shuffle=False, or pass `list(loader)`."
+        )
+    batches = Batches(data, whole=whole)
+    if not len(batches):
         raise ValueError("`data` holds no batch.")
-    return Batches(data, length=length, whole=whole)
+    return batches
 
 
-def part_of(batch: Any, start: int, stop: int, n: int) -> Any:
-    """Examples ``start``:``stop`` of a nested batch of ``n``; anything else in it stays whole."""
-    return _map(batch, lambda t: t[start:stop] if t.ndim and len(t) == n else t)
+def examples(batch: tuple[Any, Any]) -> int:
+    """How many examples a pair (inputs, targets) holds, by its targets."""
+    return examples_in(batch[1]) or examples_in(batch[0])
 
 
-def moved(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """The batch on ``device``, its floats in the model's ``dtype``."""
-    return _map(batch, lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype))
+def can_be_cut(batch: tuple[Any, Any]) -> bool:
+    """Whether the inputs, too, lead with the examples (not with time, as in ``nn.LSTM``)."""
+    return examples_in(batch[0]) == examples(batch) > 0
 
 
-def content_hash(batches: Iterable[Any]) -> str:
-    """Twelve hexadecimal digits over the contents of all batches in order."""
-    digests = "".join(_digest(batch) for batch in batches)
-    return hashlib.blake2b(digests.encode(), digest_size=6).hexdigest()
+def _cut(pair: tuple[Any, Any], batch_size: int) -> list[Any]:
+    n = examples_in(pair[1])
+    if examples_in(pair[0]) != n:
+        raise ValueError(f"There are {examples_in(pair[0])} inputs for {n} targets.")
+    return [part_of(pair, start, start + batch_size, n) for start in range(0, n, batch_size)]
 
 
-def _map(tree: Any, function: Any) -> Any:
-    if isinstance(tree, Tensor):
-        return function(tree)
-    if isinstance(tree, Mapping):
-        return {key: _map(value, function) for key, value in tree.items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(_map(item, function) for item in tree))
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(_map(item, function) for item in tree)
-    return tree
+def _re_iterable(data: Any) -> bool:
+    return hasattr(data, "__iter__") and not isinstance(
+        data, (str, bytes, Mapping, Tensor, np.ndarray)
+    )
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return batch[0], batch[1]
-    raise TypeError(
-        f"A batch must be (inputs, targets), got {_shape_of(batch)}. For another layout pass a "
-        "loss that takes `(model, batch)`."
-    )
-
-
-def _shape_of(batch: Any) -> str:
+    if isinstance(batch, Mapping):
+        key = next((key for key in _TARGETS if key in batch), None)
+        if key is not None:
+            return {k: v for k, v in batch.items() if k != key}, batch[key]
     size = f" of {len(batch)}" if isinstance(batch, Sized) else ""
-    return f"a {type(batch).__name__}{size}"
-
-
-def _check_order(data: Iterable[Any]) -> int:
-    with random_state_kept():
-        first = [_digests(batch) for batch in data]
-        second = [_digests(batch) for batch in data]
-    if first and not second:
-        raise ValueError("`data` was exhausted by one pass. Pass a list of batches.")
-    if first == second:
-        return len(first)
-    same = sorted(chain(*first)) == sorted(chain(*second))
-    cause = (
-        "in another order (shuffle=True?): the products would belong to different batches"
-        if same
-        else "with other contents (augmentation or random sampling?): each product would belong "
-        "to another function"
-    )
-    raise ValueError(
-        f"Two passes over `data` gave the examples {cause}. Use a DataLoader with shuffle=False "
-        "and no augmentation, or pass `list(loader)`."
+    keys = f" with the keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
+    raise TypeError(
+        "A batch must be (inputs, targets), or a mapping with `labels` or `targets`; got a "
+        f"{type(batch).__name__}{keys or size}. For another layout pass a loss that takes "
+        "`(model, batch)`."
     )
 
 
-def _digests(batch: Any) -> list[str]:
-    """A hash per example where the batch has examples, else one for the whole."""
-    n = examples_in(batch)
-    parts = [part_of(batch, i, i + 1, n) for i in range(n)] or [batch]
-    return [_digest(part) for part in parts]
-
-
-def _digest(tree: Any) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-
-    def add(t: Tensor) -> Tensor:
-        flat = t.detach().cpu().contiguous().view(-1)
-        digest.update(repr((t.dtype, tuple(t.shape))).encode())
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-        return t
-
-    _map(tree, add)
-    return digest.hexdigest()
+def _examples(batch: Any) -> list[Any]:
+    tensors = as_tensors(batch)
+    n = examples_in(tensors)
+    return [part_of(tensors, i, i + 1, n) for i in range(n)] or [tensors]

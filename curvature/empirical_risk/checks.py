@@ -2,93 +2,166 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from curvature.empirical_risk.batches import part_of
-from curvature.empirical_risk.evaluation import call_model
-from curvature.losses import examples_in
+from curvature.empirical_risk.evaluation import call_model, random_state
+from curvature.empirical_risk.nested import part_of
+from curvature.losses import Loss, check_reduction, examples_in
+
+_SAME = 1e-4  # between two passes, relative to the largest entry: rounding on a GPU
+_ALIKE = 1e-3  # between passes of different batch sizes, which other kernels compute
 
 
-def check_repeatable(model: nn.Module, part: Any) -> None:
+@dataclass(frozen=True)
+class _Call:
+    """What went in and out of a module."""
+
+    name: str
+    inputs: Tensor
+    outputs: Tensor
+
+
+def check_repeatable(model: nn.Module, part: Any) -> bool:
     """Refuse a model that gives other outputs for the same inputs, naming the module.
 
-    A pass is a few examples through the network twice.
+    Returns whether random numbers were drawn at all; with none, more examples show no more.
     """
-    seen: list[list[tuple[str, Tensor, Tensor]]] = []
-    with torch.no_grad():
-        for _ in range(2):
-            calls: list[tuple[str, Tensor, Tensor]] = []
-            hooks = [
-                module.register_forward_hook(_recorder(name, calls))
-                for name, module in model.named_modules()
-            ]
-            try:
-                outputs = call_model(model, part[0])
-            finally:
-                for hook in hooks:
-                    hook.remove()
-            calls.append(("the model", outputs, outputs))
-            seen.append(calls)
-    if _close(seen[0][-1][2], seen[1][-1][2]):
-        return
-    culprit = next(
-        (
-            name
-            for (name, x, y), (_, x_again, y_again) in zip(*seen, strict=False)
-            if _close(x, x_again) and not _close(y, y_again)
-        ),
-        "the model",
-    )
-    kind = type(dict(model.named_modules()).get(culprit, model)).__name__
+    state = random_state()
+    first, second = (_calls(model, part[0]) for _ in range(2))
+    if _close(first[-1].outputs, second[-1].outputs, _SAME):
+        return random_state() != state
+    culprit = _culprit(model, first, second, _SAME)
     raise ValueError(
-        f"The model gives different outputs for the same inputs: `{culprit or 'the model'}` "
-        f"({kind}) draws random numbers (dropout in training mode, F.dropout without "
-        "`training=self.training`, noise), so each product would belong to another function. "
-        "Switch it off."
+        f"The model gives different outputs for the same inputs: {culprit or 'it'} draws random "
+        "numbers (dropout in training mode, F.dropout without `training=self.training`, noise), "
+        "so each product would belong to another function. Switch it off."
     )
 
 
 def check_independent(model: nn.Module, part: Any) -> None:
     """Refuse a model in which an example's outputs depend on the other examples of its batch."""
-    n = examples_in(part)
+    n = examples_in(part[0])
     if n < 2:
         return
-    with torch.no_grad():
-        together = call_model(model, part[0])
-        alone = call_model(model, part_of(part[0], 0, (n + 1) // 2, n))
-    if together.ndim == 0 or len(together) != n or _close(together[: len(alone)], alone, 1e-2):
+    together = _calls(model, part[0])
+    m = max(min(2, n - 1), n // 2)  # BatchNorm takes no batch of one
+    for start, stop in ((0, m), (n - m, n)):
+        alone = _calls(model, part_of(part[0], start, stop, n))
+        expected = [_rows(call, start, stop, n) for call in together]
+        if not _close(expected[-1].outputs, alone[-1].outputs, _ALIKE):
+            break
+    else:
         return
+    culprit = _culprit(model, expected, alone, _ALIKE)
+    raise ValueError(
+        f"The outputs of an example depend on the other examples of its batch{_in(culprit)}"
+        f"{_batch_norms(model)}: the batches' Hessians would belong to different functions. Call "
+        "`model.eval()` with running statistics, or pass all examples as a single batch."
+    )
+
+
+def check_sum(loss: Loss, outputs: Tensor, targets: Any) -> None:
+    """Refuse a loss whose value for this batch is not the mean over its examples."""
+    n = examples_in(targets)
+    if n < 2 or not outputs.ndim or len(outputs) != n:
+        return
+    cut = max(1, n // 3)  # uneven, so that a mean of the parts' means is not enough
+    parts = [
+        (outputs[start:stop], part_of(targets, start, stop, n))
+        for start, stop in ((0, cut), (cut, n))
+    ]
+    check_reduction(loss, (outputs, targets), parts)
+
+
+def _calls(model: nn.Module, inputs: Any) -> list[_Call]:
+    """The calls of all modules, inner ones first, and last of all the model's own."""
+    calls: list[_Call] = []
+    with torch.no_grad(), _recording(model, calls):
+        outputs = call_model(model, inputs)
+    return [*calls, _Call("", outputs, outputs)]
+
+
+@contextmanager
+def _recording(model: nn.Module, calls: list[_Call]) -> Iterator[None]:
+    def recorder(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            x, y = _first_tensor((args, kwargs)), _first_tensor(output)
+            if x is not None and y is not None:
+                calls.append(_Call(name, x.clone(), y.clone()))
+
+        return hook
+
+    hooks = []
+    try:
+        for name, module in model.named_modules():
+            hooks.append(module.register_forward_hook(recorder(name), with_kwargs=True))
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _first_tensor(tree: Any) -> Tensor | None:
+    if isinstance(tree, Tensor):
+        return tree
+    items = tree.values() if isinstance(tree, dict) else tree
+    if not isinstance(items, (tuple, list)) and not isinstance(tree, dict):
+        return None
+    return next((t for t in map(_first_tensor, items) if t is not None), None)
+
+
+def _rows(call: _Call, start: int, stop: int, n: int) -> _Call:
+    """The call as it should be for examples ``start``:``stop`` alone, of the ``n`` together.
+
+    Outputs may be flattened, (n · T, C) with T rows an example.
+    """
+
+    def cut(t: Tensor) -> Tensor:
+        rows = len(t) // n if t.ndim and len(t) % n == 0 else 0
+        return t[start * rows : stop * rows] if rows else t
+
+    return _Call(call.name, cut(call.inputs), cut(call.outputs))
+
+
+def _culprit(model: nn.Module, a: list[_Call], b: list[_Call], rtol: float) -> str:
+    """The first module, innermost, that makes different outputs of the same inputs."""
+    for one, other in zip(a, b, strict=False):
+        if one.name != other.name:
+            break
+        if _close(one.inputs, other.inputs, rtol) and not _close(one.outputs, other.outputs, rtol):
+            kind = type(dict(model.named_modules())[one.name]).__name__
+            return f"`{one.name}` ({kind})" if one.name else f"the model itself ({kind})"
+    return ""
+
+
+def _in(culprit: str) -> str:
+    return f", in {culprit}" if culprit else ""
+
+
+def _batch_norms(model: nn.Module) -> str:
     names = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         and (module.training or module.running_mean is None)
     ]
-    where = f"BatchNorm uses the batch's own statistics in {', '.join(names[:3])}" if names else ""
-    raise ValueError(
-        f"{where or 'The outputs of an example depend on the other examples of its batch'}: "
-        "the batches' Hessians would belong to different functions. Call `model.eval()` with "
-        "running statistics, or pass all examples as a single batch."
-    )
+    return f" (BatchNorm uses the batch's own statistics in {', '.join(names[:3])})" * bool(names)
 
 
-def _recorder(name: str, calls: list[tuple[str, Tensor, Tensor]]) -> Any:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
-        if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-            calls.append((name, args[0].clone(), output.clone()))
-
-    return hook
-
-
-def _close(x: Tensor, y: Tensor, rtol: float = 1e-3) -> bool:
+def _close(x: Tensor, y: Tensor, rtol: float) -> bool:
     """Equal but for rounding, relative to the largest entry; NaN equals NaN."""
     if x.shape != y.shape:
         return False
     if torch.equal(x, y):
         return True
+    if x.device.type == "mps":  # has no float64
+        x, y = x.cpu(), y.cpu()
     x, y = x.double(), y.double()
     scale = float(torch.nan_to_num(x).abs().max()) if x.numel() else 0.0
     return torch.allclose(x, y, rtol=0.0, atol=rtol * scale, equal_nan=True)

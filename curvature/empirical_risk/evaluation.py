@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from curvature.empirical_risk.kernels import twice_differentiable
 
 
 @contextmanager
 def evaluating(model: nn.Module, *, training: bool = False, tf32: bool = False) -> Iterator[None]:
-    """Evaluation mode, gradients on, the mathematical attention kernel; restores what it found.
+    """Evaluation mode, gradients on, kernels that have a second derivative; restores all it found.
 
-    Fused attention has no double backward; TF32 and autocast would round the products. With
-    ``training`` the modules keep training mode, and their buffers are restored.
+    TF32 and autocast would round the products. With ``training`` the modules are in training mode;
+    buffers are restored either way.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(b, b.clone()) for b in model.buffers()] if training else []
     with ExitStack() as stack:
         stack.enter_context(random_state_kept())
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for device in ("cpu", "cuda"):
             stack.enter_context(torch.autocast(device, enabled=False))
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(_attention_fast_path_off())
+        stack.enter_context(twice_differentiable(model))
         if torch.cuda.is_available():
             stack.enter_context(_tf32(tf32))
-            if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-                # cuDNN's recurrent layers have no double backward
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        try:
-            model.train(training)
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
+        stack.enter_context(_modes_and_buffers_kept(model))
+        model.train(training)
+        yield
 
 
 @contextmanager
@@ -56,6 +47,17 @@ def random_state_kept() -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def random_state() -> tuple[Any, ...]:
+    """The global random states of Python, NumPy and torch, comparable by ``==``."""
+    import numpy as np
+
+    numpy = np.random.get_state(legacy=False)
+    torches = [torch.get_rng_state()]
+    if torch.cuda.is_available():
+        torches += torch.cuda.get_rng_state_all()
+    return random.getstate(), str(numpy), [bytes(state.numpy()) for state in torches]
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
@@ -74,13 +76,23 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 @contextmanager
-def _attention_fast_path_off() -> Iterator[None]:
-    was = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+def _modes_and_buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Restores training flags and buffers, those too that a forward pass replaced."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [
+        (module, name, b, b.detach().clone())
+        for module in model.modules()
+        for name, b in module.named_buffers(recurse=False)
+    ]
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(was)
+        for module, mode in modes:
+            module.training = mode
+        for module, name, buffer, value in buffers:
+            if not buffer.is_inference():
+                buffer.data.copy_(value)  # unseen by a graph of the caller's that saved it
+            setattr(module, name, buffer)
 
 
 @contextmanager
@@ -95,18 +107,36 @@ def _tf32(allowed: bool) -> Iterator[None]:
 
 
 def call_model(model: nn.Module, inputs: Any) -> Tensor:
-    """The network's outputs: dict inputs by keyword, tuples in order; ``.logits`` of an object."""
+    """The network's outputs; ``logits`` of an object or mapping that has them.
+
+    A mapping goes in by keyword and a tuple in order where ``forward`` takes them so, else whole.
+    """
+    outputs = _called(model, inputs)
+    if isinstance(outputs, Tensor):
+        return outputs
+    found = outputs.get("logits") if isinstance(outputs, Mapping) else None
+    logits = getattr(outputs, "logits", found)
+    if isinstance(logits, Tensor):
+        return logits
+    raise TypeError(
+        f"The model returned a {type(outputs).__name__}, not a tensor or something with `logits`. "
+        "Pass a loss that takes `(model, batch)` and picks what it needs."
+    )
+
+
+def _called(model: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
-        outputs = model(**inputs)
-    elif isinstance(inputs, (tuple, list)):
-        outputs = model(*inputs)
-    else:
-        outputs = model(inputs)
-    if not isinstance(outputs, Tensor) and isinstance(getattr(outputs, "logits", None), Tensor):
-        outputs = outputs.logits
-    if not isinstance(outputs, Tensor):
-        raise TypeError(
-            f"The model returned a {type(outputs).__name__}, not a tensor. Pass a loss that takes "
-            "`(model, batch)` and picks what it needs."
-        )
-    return outputs
+        if _takes(model, kwargs=inputs):
+            return model(**inputs)
+        return model(next(iter(inputs.values())) if len(inputs) == 1 else inputs)
+    if isinstance(inputs, (tuple, list)) and _takes(model, args=inputs):
+        return model(*inputs)
+    return model(inputs)
+
+
+def _takes(model: nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = {}) -> bool:
+    try:
+        inspect.signature(model.forward).bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,49 +23,74 @@ class Subject:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The widest dtype among the parameters chosen."""
-        dtypes = [p.dtype for p in self.params.values()]
-        widest = dtypes[0]
-        for dtype in dtypes[1:]:
-            widest = torch.promote_types(widest, dtype)
-        return widest
+        """The one dtype of all parameters."""
+        return next(iter(self.params.values())).dtype
 
 
-def subject(model: nn.Module, patterns: Sequence[str], dtype: torch.dtype | None) -> Subject:
+def subject(model: nn.Module, patterns: Sequence[str] | str, dtype: torch.dtype | None) -> Subject:
     """Take wrappers off, widen half precision to float32, choose parameters by ``patterns``.
 
     The caller's model is left as it is: another dtype is given to a copy.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
+    if dtype not in (None, torch.float32, torch.float64):
+        raise ValueError(f"`dtype` must be torch.float32 or torch.float64, got {dtype}.")
     model, notes = unwrapped(model)
-    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
-    low = sorted(str(d).removeprefix("torch.") for d in dtypes if d.itemsize < 4)
-    if dtype is None and low:
-        dtype = torch.float32
-        notes += (f"{', '.join(low)} weights are analysed in float32",)
+    _refuse_unusable(model)
+    dtypes = {p.dtype for p in model.parameters()}
+    if dtype is None and (len(dtypes) > 1 or any(d.itemsize < 4 for d in dtypes)):
+        dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+        which = ", ".join(sorted(str(d).removeprefix("torch.") for d in dtypes))
+        notes += (f"{which} weights are analysed in {str(dtype).removeprefix('torch.')}",)
     if dtype is not None and dtypes != {dtype}:
-        _refuse_lazy(model)
-        model = copy.deepcopy(model).to(dtype)
-    _refuse_lazy(model)
-    named = dict(model.named_parameters())
-    params = {
-        name: p
-        for name, p in named.items()
-        if p.requires_grad
-        and (not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
-    }
-    if not params:
-        what = f"matches {', '.join(patterns)}" if patterns else "requires a gradient"
-        raise ValueError(
-            f"No parameter {what}. The model has {', '.join(list(named)[:8]) or 'none'}"
-            f"{', …' if len(named) > 8 else ''}."
-        )
-    return Subject(model, params, notes)
+        model = copy_of(model).to(dtype)
+    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    return Subject(model, _chosen(model, patterns), notes)
 
 
-def _refuse_lazy(model: nn.Module) -> None:
+def _refuse_unusable(model: nn.Module) -> None:
     for name, p in model.named_parameters():
         if isinstance(p, nn.parameter.UninitializedParameter):
             raise ValueError(
                 f"`{name}` is lazily initialised and has no shape yet: call the model on one "
                 "batch first."
             )
+        if p.is_complex():
+            raise ValueError(
+                f"`{name}` is complex ({p.dtype}), and the Hessian is of a function of real "
+                "parameters. Hold its real and imaginary parts as two parameters."
+            )
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A deep copy, also of a model with the older weight_norm, whose `weight` is no leaf."""
+    derived = {
+        id(value): value.detach()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, derived)
+
+
+def _chosen(model: nn.Module, patterns: tuple[str, ...]) -> dict[str, nn.Parameter]:
+    named = dict(model.named_parameters())
+    chosen: set[str] = set() if patterns else set(named)
+    for pattern in patterns:
+        found = fnmatch.filter(named, pattern) if pattern not in named else [pattern]
+        if not found:
+            raise ValueError(f"No parameter matches `{pattern}`. The model has {_some(named)}.")
+        chosen |= set(found)
+    trainable = {name: p for name, p in named.items() if name in chosen and p.requires_grad}
+    if not trainable:
+        what = f"that matches {', '.join(patterns)} " if patterns else ""
+        raise ValueError(
+            f"No parameter {what}requires a gradient (frozen?). The model has {_some(named)}."
+        )
+    return trainable
+
+
+def _some(named: Iterable[str]) -> str:
+    first = list(named)
+    return f"{', '.join(first[:8]) or 'none'}{', …' if len(first) > 8 else ''}"

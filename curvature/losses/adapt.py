@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ _FUNCTIONS: dict[Callable[..., Any], Callable[..., Loss]] = {
     F.huber_loss: huber,
     F.nll_loss: nll,
 }
+_RTOL = 1e-3  # between a batch's value and its parts': far above rounding, far below a wrong weight
 
 
 def as_loss(loss: Any) -> Loss:
@@ -32,98 +34,108 @@ def as_loss(loss: Any) -> Loss:
     if isinstance(loss, Loss):
         return loss
     if isinstance(loss, str):
-        spec = names.parse(loss, LOSSES)
-        made = names.resolve(spec.name, LOSSES, "loss")
-        if spec.name not in LOSSES:
-            return _from_callable(made, spec.name)
-        result: Loss = names.call(made, spec.options, f"loss `{spec.name}`")
-        return result
+        return as_loss(_named(loss))
     if isinstance(loss, nn.Module):
-        twin = _from_module(loss)
-        if twin is not None:
-            return twin
+        return _twin(loss) or _from_module(loss)
     if not callable(loss):
         raise TypeError(
             f"`loss` must be a name, a module or a callable, got {type(loss).__name__}."
         )
-    if loss in _FUNCTIONS:
-        return _FUNCTIONS[loss]()
+    for function, make in _FUNCTIONS.items():
+        if loss is function:
+            return make()
     return _from_callable(loss, getattr(loss, "__name__", type(loss).__name__))
 
 
-def as_function(loss: Any) -> Callable[..., Any]:
-    """``module:function`` imported; any other callable as it is."""
-    if isinstance(loss, str):
-        return names.resolve(names.parse(loss, LOSSES).name, LOSSES, "loss")
-    if not callable(loss):
-        raise TypeError(f"`loss` must be a name or a callable, got {type(loss).__name__}.")
-    function: Callable[..., Any] = loss
-    return function
+def whole_loss(loss: Any) -> Callable[[nn.Module, Any], Any] | None:
+    """The callable that takes ``(model, batch)`` whole: its first parameter is so named.
 
-
-def takes_the_model(loss: Any) -> bool:
-    """Whether a callable is a whole ``loss(model, batch)``: its first parameter is so named."""
-    if isinstance(loss, (Loss, nn.Module)) or (
-        isinstance(loss, str) and names.parse(loss, LOSSES).name in LOSSES
-    ):
-        return False
-    try:
-        first = next(iter(inspect.signature(as_function(loss)).parameters), "")
-    except (TypeError, ValueError):
-        return False
-    return first in ("model", "net", "network", "module")
-
-
-def check_reduction(loss: Loss, outputs: Any, targets: Any) -> None:
-    """Refuse a callable whose value for a batch is not the mean over its examples.
-
-    Compares the batch with its two halves; finds sums, class weights and padding in one go.
+    ``None`` for any other loss.
     """
-    n = len(outputs) if isinstance(outputs, Tensor) and outputs.ndim else 0
-    if n < 2 or not isinstance(targets, Tensor) or len(targets) != n:
+    if isinstance(loss, str):
+        loss = _named(loss)
+    if isinstance(loss, (Loss, nn.Module)) or not callable(loss):
+        return None
+    try:
+        first = next(iter(inspect.signature(loss).parameters), "")
+    except (TypeError, ValueError):
+        return None
+    found: Callable[[nn.Module, Any], Any] = loss
+    return found if first in ("model", "net", "network", "module") else None
+
+
+def check_reduction(loss: Loss, whole: tuple[Any, Any], parts: Sequence[tuple[Any, Any]]) -> None:
+    """Refuse a loss whose sum over a batch is not the sum over its ``parts``.
+
+    Each is (outputs, targets). With parts of different sizes this finds sums taken for means,
+    class weights, padding and losses that compare examples, in one go.
+    """
+    if loss.additive:
         return
     with torch.no_grad():
-        cut = max(1, n // 3)  # uneven, so that a mean of the halves' means is not enough
-        parts = [(outputs[:cut], targets[:cut]), (outputs[cut:], targets[cut:])]
-        whole = float(loss.sum(outputs, targets))
-        halves = sum(float(loss.sum(f, y)) for f, y in parts)
-        values = [float(loss.sum(f, y)) / len(f) for f, y in parts]
-    if not abs(whole - halves) <= 1e-3 * max(abs(whole), abs(halves)):
-        is_sum = abs(whole / n - sum(values)) <= 1e-3 * abs(sum(values))
-        cause = "a sum over the batch" if is_sum else "not the mean over the batch's examples"
+        sums = [float(loss.sum(f, y)) for f, y in parts]
+        value, again = (float(loss.sum(*whole)) for _ in range(2))
+    if abs(value - again) > _RTOL * (abs(value) + sum(map(abs, sums))):
         raise ValueError(
-            f"The loss `{loss.name}` returns {cause} (padding or class weights?), so batches could "
-            "not be weighed. Return one number per example, or the pair (mean, weight) with the "
-            "weight that the mean divides by."
+            f"The loss `{loss.name}` draws random numbers: it gave {value:.4g} and {again:.4g} for "
+            "the same batch. Make it deterministic."
         )
+    check_additive(loss.name, value, sums, [len(f) for f, _ in parts])
+
+
+def check_additive(name: str, whole: float, sums: Sequence[float], sizes: Sequence[int]) -> None:
+    """Refuse a ``whole`` = n · mean that is not the sum of its parts' n_i · mean_i."""
+    scale = abs(whole) + sum(map(abs, sums))
+    gap = abs(whole - sum(sums))
+    if not gap < float("inf") or gap <= _RTOL * scale:
+        return  # not finite: a divergence, reported as such where all batches are added up
+    as_sum = sum(s / n for s, n in zip(sums, sizes, strict=True))
+    is_sum = abs(whole / sum(sizes) - as_sum) <= _RTOL * (abs(as_sum) + scale / sum(sizes))
+    cause = "a sum over the batch" if is_sum else "not the mean over the batch's examples"
+    raise ValueError(
+        f"The loss `{name}` returns {cause} (padding, class weights?), so batches could not be "
+        "weighed. Return one number per example, or the pair (mean, weight) with the weight that "
+        "the mean divides by."
+    )
+
+
+def _named(text: str) -> Any:
+    """What a name stands for: a bundled loss, or someone's callable, class or module."""
+    spec = names.parse(text, LOSSES)
+    made = names.resolve(spec.name, LOSSES, "loss")
+    kind = f"loss `{spec.name}`"
+    if spec.name in LOSSES or inspect.isclass(made):
+        return names.call(made, spec.options, kind)
+    return partial(made, **names.arguments(made, spec.options, kind)) if spec.options else made
 
 
 def _from_callable(function: Callable[..., Any], name: str) -> Loss:
-    def value_and_weight(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+    def value_and_weight(outputs: Any, targets: Any) -> tuple[Tensor, Any]:
         value = function(outputs, targets)
         if isinstance(value, tuple):
             mean, weight = value
-            weight = torch.as_tensor(weight, device=mean.device)
             return mean, weight
         if not isinstance(value, Tensor):
             raise TypeError(f"The loss `{name}` returned a {type(value).__name__}, not a tensor.")
-        if value.ndim == 0:
-            return value, torch.tensor(examples_in(targets, outputs))
-        return value.mean(), torch.tensor(value.numel())
+        n = examples_in(targets, outputs)
+        if value.numel() == 1:  # (1,) is a mean over the batch as well
+            return value.reshape(()), n or 1
+        return value.mean(), value.numel()
 
     def sum_(outputs: Any, targets: Any) -> Tensor:
         mean, weight = value_and_weight(outputs, targets)
+        # the mean over nothing is NaN, and NaN · 0 is not 0
         return mean * weight if float(weight) else torch.zeros_like(mean)
 
     def weight(outputs: Any, targets: Any) -> Tensor:
-        return value_and_weight(outputs, targets)[1].detach()
+        return torch.as_tensor(value_and_weight(outputs, targets)[1]).detach()
 
     return Loss(name, sum_, weight)
 
 
-def _from_module(module: nn.Module) -> Loss | None:
-    """The twin of a torch.nn loss, with its class weights, reduction and so on."""
-    options: dict[str, Any] = {"reduction": "sum" if module_reduction(module) == "sum" else "mean"}
+def _twin(module: nn.Module) -> Loss | None:
+    """The bundled twin of a torch.nn loss, with its class weights, reduction and so on."""
+    options: dict[str, Any] = {"reduction": _reduction(module)}
     if type(module) is nn.CrossEntropyLoss:
         return cross_entropy(
             label_smoothing=module.label_smoothing,
@@ -133,29 +145,41 @@ def _from_module(module: nn.Module) -> Loss | None:
         )
     if type(module) is nn.MSELoss:
         return mse(**options)
-    if type(module) is nn.BCEWithLogitsLoss and module.weight is None and module.pos_weight is None:
-        return bce(**options)
+    if type(module) is nn.BCEWithLogitsLoss and module.weight is None:
+        return bce(pos_weight=module.pos_weight, **options)
     if type(module) is nn.HuberLoss:
         return huber(delta=module.delta, **options)
-    if type(module) is nn.NLLLoss and module.weight is None:
-        return nll(ignore_index=module.ignore_index, **options)
+    if type(module) is nn.NLLLoss:
+        return nll(ignore_index=module.ignore_index, class_weights=module.weight, **options)
     return None
 
 
-def module_reduction(module: nn.Module) -> str:
-    """The ``reduction`` of a torch.nn loss; "mean" where it has none."""
-    return str(getattr(module, "reduction", "mean"))
+def _from_module(module: nn.Module) -> Loss:
+    """Another module of (outputs, targets); a torch.nn loss with reduction="sum" stays a sum."""
+    name = type(module).__name__
+    if _reduction(module) == "mean" or not isinstance(module, nn.modules.loss._Loss):
+        return _from_callable(module, name)
+
+    def weight(outputs: Any, targets: Any) -> Tensor:
+        return torch.tensor(examples_in(targets, outputs))
+
+    return Loss(name, module, weight, reduction="sum", additive=True)
+
+
+def _reduction(module: nn.Module) -> str:
+    return "sum" if getattr(module, "reduction", "mean") == "sum" else "mean"
 
 
 def examples_in(*trees: Any) -> int:
-    """The leading dimension of the first tensor found in nested batches."""
+    """The leading dimension of the first tensor found in nested batches; 0 where there is none."""
     for tree in trees:
-        if isinstance(tree, Tensor) and tree.ndim:
-            return len(tree)
-        items = tree.values() if hasattr(tree, "values") else tree
-        if isinstance(items, (str, bytes, Tensor)) or not hasattr(items, "__iter__"):
+        if isinstance(tree, Tensor):
+            if tree.ndim:
+                return len(tree)
             continue
-        found = examples_in(*items)
-        if found:
-            return found
+        items = tree.values() if hasattr(tree, "values") else tree
+        if isinstance(items, (list, tuple)) or hasattr(tree, "values"):
+            found = examples_in(*items)
+            if found:
+                return found
     return 0

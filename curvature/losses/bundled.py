@@ -29,7 +29,7 @@ def cross_entropy(
     def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(
             outputs,
-            targets,
+            _labels(targets),
             weight=on(outputs),
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
@@ -37,11 +37,9 @@ def cross_entropy(
         )
 
     def weight(outputs: Tensor, targets: Tensor) -> Tensor:
-        omega = None if class_weights is None else class_weights.to(targets.device).double()
         if targets.is_floating_point():  # probabilities; torch divides by the number of them
-            return torch.tensor(targets.numel() // targets.shape[1])
-        counted: Tensor = targets[targets != ignore_index]
-        return torch.tensor(counted.numel()) if omega is None else omega[counted].sum()
+            return torch.tensor(targets.numel() // max(1, targets.shape[1]))
+        return _weight_of_labels(targets, ignore_index, class_weights)
 
     def root(outputs: Tensor, targets: Tensor) -> Tensor:
         if outputs.ndim != 2:
@@ -60,12 +58,12 @@ def cross_entropy(
         q = targets.double()
         if not targets.is_floating_point():
             keep = (targets != ignore_index).double()
-            q = F.one_hot(targets.clamp(0, C - 1), C).double()
+            q = F.one_hot(_labels(targets).clamp(0, C - 1), C).double()
         q = (1 - label_smoothing) * q + label_smoothing / C
         omega = torch.ones(C) if class_weights is None else class_weights
         return keep * torch.mv(q, omega.to(q.device, q.dtype))
 
-    return Loss("cross_entropy", sum_, weight, root, reduction)
+    return Loss("cross_entropy", sum_, weight, root, reduction, additive=True)
 
 
 def mse(*, reduction: Reduction = "mean") -> Loss:
@@ -76,28 +74,37 @@ def mse(*, reduction: Reduction = "mean") -> Loss:
         return F.mse_loss(outputs, targets.to(outputs.dtype), reduction="sum")
 
     def root(outputs: Tensor, targets: Tensor) -> Tensor:
-        f = outputs.flatten(1)
-        return (
-            torch.eye(f.shape[1], dtype=f.dtype, device=f.device).mul(2**0.5).expand(len(f), -1, -1)
-        )
+        f = _rows(outputs)
+        S = torch.eye(f.shape[1], dtype=f.dtype, device=f.device).mul(2**0.5)
+        return S.expand(len(f), -1, -1)
 
-    return Loss("mse", sum_, _numel, root, reduction)
+    return Loss("mse", sum_, _numel, root, reduction, additive=True)
 
 
-def bce(*, reduction: Reduction = "mean") -> Loss:
-    """Binary cross-entropy of logits and targets in [0, 1], averaged over all elements."""
+def bce(*, pos_weight: Tensor | None = None, reduction: Reduction = "mean") -> Loss:
+    """Binary cross-entropy of logits and targets in [0, 1], averaged over all elements.
+
+    ``pos_weight`` multiplies the term of y = 1, as in ``torch.nn.BCEWithLogitsLoss``.
+    """
+
+    def on(tensor: Tensor) -> Tensor | None:
+        return None if pos_weight is None else pos_weight.to(tensor.device, tensor.dtype)
 
     def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
         _same_shape(outputs, targets, "bce")
         return F.binary_cross_entropy_with_logits(
-            outputs, targets.to(outputs.dtype), reduction="sum"
+            outputs, targets.to(outputs.dtype), pos_weight=on(outputs), reduction="sum"
         )
 
     def root(outputs: Tensor, targets: Tensor) -> Tensor:
-        f = outputs.flatten(1).double()
-        return torch.diag_embed((f.sigmoid() * (-f).sigmoid()).sqrt()).to(outputs.dtype)
+        f = outputs.double()
+        omega: Tensor | float = 1.0
+        if pos_weight is not None:
+            omega = 1 + (pos_weight.to(f.device, f.dtype) - 1) * targets.double()
+        S = torch.diag_embed(_rows((omega * f.sigmoid() * (-f).sigmoid()).sqrt()))
+        return S.to(outputs.dtype)
 
-    return Loss("bce", sum_, _numel, root, reduction)
+    return Loss("bce", sum_, _numel, root, reduction, additive=True)
 
 
 def huber(*, delta: float = 1.0, reduction: Reduction = "mean") -> Loss:
@@ -108,22 +115,50 @@ def huber(*, delta: float = 1.0, reduction: Reduction = "mean") -> Loss:
         return F.huber_loss(outputs, targets.to(outputs.dtype), delta=delta, reduction="sum")
 
     def root(outputs: Tensor, targets: Tensor) -> Tensor:
-        e = (outputs - targets.to(outputs.dtype)).flatten(1).abs()
+        e = _rows(outputs - targets.to(outputs.dtype)).abs()
         return torch.diag_embed((e <= delta).to(e.dtype))
 
-    return Loss("huber", sum_, _numel, root, reduction)
+    return Loss("huber", sum_, _numel, root, reduction, additive=True)
 
 
-def nll(*, ignore_index: int = -100, reduction: Reduction = "mean") -> Loss:
-    """Negative log-likelihood of log-probabilities (N, C, …), as ``torch.nn.NLLLoss``."""
+def nll(
+    *,
+    ignore_index: int = -100,
+    class_weights: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Loss:
+    """Negative log-likelihood of log-probabilities (N, C, …), as ``torch.nn.NLLLoss``.
+
+    Without a root: it is linear in the outputs, so G = 0 and the Hessian is all of H − G.
+    """
 
     def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.nll_loss(outputs, targets, ignore_index=ignore_index, reduction="sum")
+        omega = None if class_weights is None else class_weights.to(outputs.device, outputs.dtype)
+        return F.nll_loss(
+            outputs, _labels(targets), weight=omega, ignore_index=ignore_index, reduction="sum"
+        )
 
     def weight(outputs: Tensor, targets: Tensor) -> Tensor:
-        return (targets != ignore_index).sum()
+        return _weight_of_labels(targets, ignore_index, class_weights)
 
-    return Loss("nll", sum_, weight, None, reduction)
+    return Loss("nll", sum_, weight, None, reduction, additive=True)
+
+
+def _weight_of_labels(targets: Tensor, ignore_index: int, class_weights: Tensor | None) -> Tensor:
+    counted: Tensor = _labels(targets)[targets != ignore_index]
+    if class_weights is None:
+        return torch.tensor(counted.numel())
+    return class_weights.to(targets.device).double()[counted].sum()
+
+
+def _labels(targets: Tensor) -> Tensor:
+    """Class indices as torch wants them: NumPy's are often int32 or uint8."""
+    return targets if targets.is_floating_point() else targets.long()
+
+
+def _rows(outputs: Tensor) -> Tensor:
+    """(N, C) of (N, …), and of (N,) with one output per example."""
+    return outputs.reshape(len(outputs), -1)
 
 
 def _numel(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ class Loss:
     """ℓ through its sum over a batch and the weight of that batch.
 
     ``hessian_root(outputs, targets)`` gives S (N, C, K) with ω_i ∂²ℓ_i/∂f_i² = S_i S_iᵀ,
-    where there is a closed form.
+    where there is a closed form. ``additive`` says that the sum over a batch is known to be the
+    sum over its parts; of any other loss it is tested.
     """
 
     name: str
@@ -29,21 +30,26 @@ class Loss:
     weight: Callable[[Any, Any], Tensor]
     hessian_root: Callable[[Tensor, Tensor], Tensor] | None = None
     reduction: Reduction = "mean"
+    additive: bool = False
 
     def gradient(self, outputs: Tensor, targets: Any) -> Tensor:
         """∂(Σ_i ω_i ℓ_i)/∂f, in the shape of ``outputs``; the outputs are held fixed."""
         f = outputs.detach().requires_grad_()
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(self.sum(f, targets), f, allow_unused=True)
-        return torch.zeros_like(f) if gradient is None else gradient
+            value = self.sum(f, targets)
+            if not value.requires_grad:
+                return torch.zeros_like(f)
+            (gradient,) = torch.autograd.grad(value, f, materialize_grads=True)
+        return gradient
 
     def hessian_product(self, outputs: Tensor, targets: Any, u: Tensor) -> Tensor:
         """ΛU for U in the shape of ``outputs``, Λ = ∂²(Σ_i ω_i ℓ_i)/∂f² block by block."""
         f = outputs.detach().requires_grad_()
         with torch.enable_grad():
-            (g,) = torch.autograd.grad(
-                self.sum(f, targets), f, create_graph=True, materialize_grads=True
-            )
+            value = self.sum(f, targets)
+            if not value.requires_grad:
+                return torch.zeros_like(f)
+            (g,) = torch.autograd.grad(value, f, create_graph=True, materialize_grads=True)
             if not g.requires_grad:
                 return torch.zeros_like(f)
             (product,) = torch.autograd.grad(g, f, u, materialize_grads=True)

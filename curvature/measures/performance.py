@@ -31,15 +31,15 @@ def performance(risk: EmpiricalRisk) -> Performance:
     confidences: list[Tensor] = []
     hits: list[Tensor] = []
     if risk.loss is not None:
-        for part in risk.all_parts():
-            with torch.no_grad():
+        with risk.evaluating(), torch.no_grad():
+            for part in risk.all_parts():
                 outputs, targets = risk.outputs(part), part[1]
-            if not _is_classification(outputs, targets):
-                break
-            confidence, label = outputs.double().softmax(1).max(1)
-            counted = (targets >= 0) & (targets < outputs.shape[1])
-            confidences.append(confidence[counted].cpu())
-            hits.append((label == targets)[counted].double().cpu())
+                if not _is_classification(outputs, targets):
+                    break
+                confidence, label = outputs.double().softmax(1).max(1)
+                counted = (targets >= 0) & (targets < outputs.shape[1])
+                confidences.append(confidence[counted].cpu())
+                hits.append((label == targets)[counted].double().cpu())
     survey = risk.survey
     if not hits:
         return Performance(survey.value, survey.examples)

@@ -9,6 +9,7 @@ import torch
 from curvature.derivatives.cost import measured
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.linalg.hutchinson import MIN_PASSES
+from curvature.losses import examples_in
 from curvature.operators import RiskOperator
 
 PROBED = 32  # examples on which a product is timed
@@ -47,7 +48,8 @@ def plan(risk: EmpiricalRisk, *, trace: bool, eigenvalues: int) -> Plan:
     """Time a product on a few examples, and count what autograd keeps for it."""
     H = RiskOperator(risk, "hessian")
     batch = next(iter(risk.batches))
-    few, examples = risk.few(batch, PROBED)
+    few = risk.few(batch, PROBED)
+    examples = examples_in(few[1] if isinstance(few, tuple) else few)
     term = H.term(few)
     v = torch.ones(risk.size, dtype=risk.dtype, device=risk.device)
     measured(lambda: term @ v)  # the first call warms up

@@ -1,0 +1,95 @@
+"""Batches as nested tuples, lists, mappings and dataclasses of tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def part_of(batch: Any, start: int, stop: int, n: int) -> Any:
+    """Examples ``start``:``stop`` of a nested batch of ``n``; anything else in it stays whole."""
+    return map_tensors(batch, lambda t: t[start:stop] if t.ndim and len(t) == n else t)
+
+
+def moved(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """The batch on ``device``, its floats in the model's ``dtype``."""
+
+    def move(t: Tensor) -> Tensor:
+        if t.is_inference():
+            t = t.clone()  # autograd can't save one for the backward pass
+        return t.to(device, dtype if t.is_floating_point() else t.dtype)
+
+    return map_tensors(batch, move, lambda thing: thing.to(device))
+
+
+def as_tensors(batch: Any) -> Any:
+    """The batch with NumPy arrays as tensors."""
+    return map_tensors(batch, lambda t: t)
+
+
+def leading_dimensions(batch: Any) -> set[int]:
+    """The lengths of all tensors in a nested batch, scalars left out."""
+    found: set[int] = set()
+
+    def look(t: Tensor) -> Tensor:
+        if t.ndim:
+            found.add(len(t))
+        return t
+
+    map_tensors(batch, look)
+    return found
+
+
+def digest(batch: Any) -> str:
+    """A hash of all that a nested batch holds in tensors, arrays, numbers and strings."""
+    hashed = hashlib.blake2b(digest_size=8)
+
+    def add(t: Tensor) -> Tensor:
+        hashed.update(repr((t.dtype, tuple(t.shape))).encode())
+        if t.numel():
+            flat = t.detach().cpu().contiguous().view(-1)
+            hashed.update(flat.view(torch.uint8).numpy().data)
+        return t
+
+    def add_other(thing: Any) -> Any:
+        if isinstance(thing, (str, bytes, int, float)):
+            hashed.update(repr(thing).encode())
+        return thing
+
+    map_tensors(batch, add, add_other, add_other)
+    return hashed.hexdigest()
+
+
+def map_tensors(
+    tree: Any,
+    function: Callable[[Tensor], Tensor],
+    movable: Callable[[Any], Any] = lambda thing: thing,
+    other: Callable[[Any], Any] = lambda thing: thing,
+) -> Any:
+    """``function`` of every tensor; ``movable`` of what else has ``to``; ``other`` of the rest."""
+
+    def go(tree: Any) -> Any:
+        if isinstance(tree, np.ndarray) and tree.dtype.kind in "biuf":
+            tree = torch.as_tensor(np.require(tree, requirements=["C", "W"]))
+        if isinstance(tree, Tensor):
+            return function(tree)
+        if isinstance(tree, Mapping):
+            return {key: go(value) for key, value in tree.items()}
+        if hasattr(tree, "to"):  # a PackedSequence, someone's batch object
+            return movable(tree)
+        if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+            return type(tree)(*map(go, tree))
+        if isinstance(tree, (tuple, list)):
+            return type(tree)(map(go, tree))
+        if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+            parts = {f.name: go(getattr(tree, f.name)) for f in dataclasses.fields(tree) if f.init}
+            return dataclasses.replace(tree, **parts)
+        return other(tree)
+
+    return go(tree)

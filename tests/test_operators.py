@@ -1,0 +1,268 @@
+"""H, G and H − G of every model in the table, against oracles that trust no second derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from curvature.empirical_risk import EmpiricalRisk
+from curvature.operators import functional_hessian, ggn, hessian
+from tests.conftest import seeded
+from tests.corpus.architectures import ARCHITECTURES
+from tests.corpus.case import VECTORS, Case, Y, f64, mean_cross_entropy, randn, uneven
+from tests.corpus.layouts import LAYOUTS, WHOLE
+from tests.corpus.losses import LOSSES, OMEGA, REAL
+from tests.corpus.modules import mlp
+from tests.corpus.refusals import REFUSALS
+from tests.oracles import ggn_by_differences, hessian_by_differences
+
+CASES = [*ARCHITECTURES, *LOSSES, *LAYOUTS, *WHOLE]
+SPLIT = [*ARCHITECTURES, *LOSSES, *LAYOUTS]
+
+
+def each(cases: list[Case]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
+
+
+def risk_of(case: Case, **options: Any) -> EmpiricalRisk:
+    return EmpiricalRisk(case.build(), case.loss, case.data, **case.options | options)
+
+
+def probes(risk: EmpiricalRisk, k: int = 3) -> Tensor:
+    return torch.randn(risk.size, k, generator=seeded(3), dtype=f64)
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm().clamp(min=1e-10))
+
+
+@each(CASES)
+def test_hessian_agrees_with_differences_of_the_gradient(case: Case) -> None:
+    risk = risk_of(case)
+    V = probes(risk)
+    HV = hessian(risk) @ V
+    assert case.reference is not None
+    model = risk.model.eval()
+    expected = hessian_by_differences(lambda: case.reference(model), risk.leaves, V)
+    assert error(HV, expected) < 1e-8
+    assert risk.value == pytest.approx(float(case.reference(model).detach()), rel=1e-10, abs=1e-12)
+
+
+@each(SPLIT)
+def test_ggn_agrees_with_differences_and_the_rest_adds_up(case: Case) -> None:
+    risk = risk_of(case)
+    V = probes(risk, 2)
+    GV, HV, RV = (operator(risk) @ V for operator in (ggn, hessian, functional_hessian))
+    expected = torch.zeros_like(GV)
+    with risk.evaluating():
+        for part in risk.all_parts():
+            expected += risk.scale * ggn_by_differences(
+                lambda part=part: risk.outputs(part),
+                lambda f, part=part: risk.loss.sum(f, part[1]),
+                risk.leaves,
+                V,
+            )
+    assert error(GV, expected) < 1e-5
+    assert error(GV + RV, HV) < 1e-10
+
+
+@each(SPLIT)
+def test_micro_batches_and_float32_change_nothing_beyond_rounding(case: Case) -> None:
+    risk = risk_of(case)
+    v = probes(risk, 1)[:, 0]
+    Hv = hessian(risk) @ v
+    if case.name != "time before examples":
+        assert error(hessian(risk_of(case, micro_batch=2)) @ v, Hv) < 1e-10
+    if case.name != "several dtypes":
+        model = case.build().float()
+        H = hessian(model, case.loss, case.data, **case.options)
+        assert H.dtype == torch.float32
+        assert error((H @ v.float()).double(), Hv) < 1e-4
+
+
+@each(REFUSALS)
+def test_what_would_be_wrong_is_refused(case: Case) -> None:
+    state = torch.get_rng_state()
+    with pytest.raises(
+        (ValueError, TypeError, RuntimeError, FloatingPointError), match=case.refused
+    ) as refusal:
+        hessian(case.build(), case.loss, case.data, **case.options)
+    assert "\n" not in str(refusal.value)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def dense(operator: Any) -> Tensor:
+    matrix: Tensor = operator @ torch.eye(operator.size, dtype=operator.dtype)
+    return matrix
+
+
+def test_a_quadratic_has_its_own_matrix() -> None:
+    A = randn(5, 5, seed=2)
+    A = A + A.T
+
+    class Weights(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(randn(5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (0.5 * self.w @ A @ self.w).expand(len(x))
+
+    H = hessian(Weights(), lambda f, y: f, uneven(VECTORS, Y), weight_decay=0.3)
+    torch.testing.assert_close(dense(H), A + 0.3 * torch.eye(5, dtype=f64))
+    torch.testing.assert_close(sum(dense(term) for term in H.terms), dense(H))
+
+
+def test_softmax_regression_has_its_closed_form() -> None:
+    model = nn.Linear(4, 3, bias=False).double()
+    p = model(VECTORS).softmax(1).detach()
+    blocks = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    expected = torch.einsum("ncd,ni,nj->cidj", blocks, VECTORS, VECTORS).reshape(12, 12) / 7
+    data = uneven(VECTORS, Y)
+    torch.testing.assert_close(dense(hessian(model, "cross_entropy", data)), expected)
+    torch.testing.assert_close(dense(ggn(model, "cross_entropy", data)), expected)
+    assert not dense(functional_hessian(model, "cross_entropy", data)).any()
+
+
+def test_linear_regression_has_its_closed_form() -> None:
+    X = torch.cat([VECTORS, torch.ones(7, 1, dtype=f64)], 1)
+    H = hessian(nn.Linear(4, 1).double(), "mse", uneven(VECTORS, REAL[:, :1]))
+    torch.testing.assert_close(dense(H), 2 * X.T @ X / 7)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+@pytest.mark.parametrize("oracle", ["jacfwd of grad", "autograd.functional"])
+def test_two_more_oracles_agree(oracle: str) -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.GELU(), nn.Linear(5, 3)).double()
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    w = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+    def value(w: Tensor) -> Tensor:
+        parts = w.split([shape.numel() for shape in shapes.values()])
+        params = {n: p.view(s) for (n, s), p in zip(shapes.items(), parts, strict=True)}
+        return F.cross_entropy(torch.func.functional_call(model, params, (VECTORS,)), Y)
+
+    expected = (
+        torch.func.jacfwd(torch.func.grad(value))(w)
+        if oracle == "jacfwd of grad"
+        else torch.autograd.functional.hessian(value, w)
+    )
+    torch.testing.assert_close(dense(hessian(model, "cross_entropy", uneven(VECTORS, Y))), expected)
+
+
+def test_batch_norm_in_training_mode_is_right_in_a_single_batch_and_restored() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    risk = EmpiricalRisk(model, "cross_entropy", [(VECTORS, Y)], mode="train")
+    V = probes(risk)
+    HV = hessian(risk) @ V
+    assert all(torch.equal(b, before[name]) for name, b in model.named_buffers())
+    model.train()
+    value = mean_cross_entropy(VECTORS, Y)
+    expected = hessian_by_differences(lambda: value(model), risk.leaves, V)
+    assert error(HV, expected) < 1e-8
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_the_hessian_scales_with_the_loss(scale: float) -> None:
+    data = uneven(VECTORS, Y)
+    H = hessian(mlp_of_zero(), "cross_entropy", data)
+    v = torch.randn(H.size, generator=seeded(0), dtype=f64)
+    scaled = hessian(
+        mlp_of_zero().float(), lambda f, y: scale * F.cross_entropy(f, y, reduction="none"), data
+    )
+    assert error((scaled @ v.float()).double() / scale, H @ v) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_analysed_in_float32_on_a_copy(dtype: torch.dtype) -> None:
+    model = mlp()().to(dtype)
+    H = hessian(model, "cross_entropy", uneven(VECTORS, Y))
+    name = str(dtype).removeprefix("torch.")
+    assert H.risk.notes == (f"{name} weights are analysed in float32",)
+    wide = hessian(mlp_like(model), "cross_entropy", uneven(VECTORS, Y))
+    torch.testing.assert_close(dense(H), dense(wide))
+    assert {p.dtype for p in model.parameters()} == {dtype}
+
+
+def mlp_like(model: nn.Module) -> nn.Module:
+    twin = mlp()()
+    twin.load_state_dict({k: v.float() for k, v in model.state_dict().items()})
+    return twin
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        lambda model: torch.compile(model, backend="aot_eager"),
+        lambda model: nn.Sequential(*[torch.compile(m, backend="aot_eager") for m in model]),
+        lambda model: (model.compile(backend="aot_eager"), model)[1],
+    ],
+    ids=["wrapped", "in parts", "in place"],
+)
+@pytest.mark.filterwarnings("ignore")  # those of the compiler
+def test_compiled_models_are_run_plainly(compiled: Callable[[nn.Module], nn.Module]) -> None:
+    expected = dense(hessian(mlp_of_zero(), "cross_entropy", uneven(VECTORS, Y)))
+    model = compiled(mlp_of_zero())
+    model(VECTORS)  # compiles it
+    torch.testing.assert_close(dense(hessian(model, "cross_entropy", uneven(VECTORS, Y))), expected)
+
+
+def mlp_of_zero() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return mlp()().double()
+
+
+def test_inference_mode_around_it_changes_nothing() -> None:
+    H = hessian(mlp_of_zero(), "cross_entropy", uneven(VECTORS, Y))
+    expected = dense(H)
+    model = mlp_of_zero()
+    with torch.inference_mode():
+        inside = hessian(model, "cross_entropy", [(x + 0, y) for x, y in H.risk.batches])
+        torch.testing.assert_close(dense(inside).clone(), expected.clone())
+
+
+def test_the_older_weight_norm_is_right_and_can_be_copied() -> None:
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        model = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3)))
+    model(VECTORS.float())
+    risk = EmpiricalRisk(model, "cross_entropy", uneven(VECTORS, Y), dtype=f64)
+    V = probes(risk)
+    HV = hessian(risk) @ V
+    value = mean_cross_entropy(VECTORS, Y)
+    expected = hessian_by_differences(lambda: value(risk.model), risk.leaves, V)
+    assert error(HV, expected) < 1e-8
+
+
+def test_ggn_of_a_whole_loss_is_refused_by_name() -> None:
+    case = WHOLE[0]
+    with pytest.raises(ValueError, match="`ggn` needs the outputs and targets apart"):
+        ggn(case.build(), case.loss, case.data)
+
+
+def test_a_risk_takes_no_second_loss() -> None:
+    risk = risk_of(LOSSES[0])
+    with pytest.raises(TypeError, match="already has its loss"):
+        hessian(risk, "mse")
+    with pytest.raises(TypeError, match="`loss` and `data`"):
+        hessian(mlp()())
+
+
+def test_ggn_is_positive_semidefinite_though_the_hessian_is_not() -> None:
+    risk = risk_of(LOSSES[0])
+    assert torch.linalg.eigvalsh(dense(hessian(risk)))[0] < -1e-3
+    assert torch.linalg.eigvalsh(dense(ggn(risk)))[0] > -1e-12
+
+
+def test_class_weights_weigh_the_batches() -> None:
+    """A batch of rare, heavy classes counts by its weight, not by its examples."""
+    data = [(VECTORS[:6], torch.zeros(6, dtype=torch.long)), (VECTORS[6:], torch.tensor([2]))]
+    risk = EmpiricalRisk(mlp_of_zero(), nn.CrossEntropyLoss(OMEGA), data)
+    assert risk.survey.weight == pytest.approx(6 * 0.5 + 3.0)
+    assert risk.survey.examples == 7
