@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from curvature.linalg.operator import LinearOperator, dot, norm
+from curvature.linalg.operator import LinearOperator, dot, dots, norm
 
 Array = npt.NDArray[np.float64]
 
@@ -146,12 +146,12 @@ class Krylov:
     def _orthogonalized(self, w: Tensor) -> tuple[Tensor, Array]:
         """W minus its part in the rows, by classical Gram–Schmidt, twice; and that part."""
         Q = self.rows[: self.size]
-        total = torch.zeros(len(Q), dtype=w.dtype, device=w.device)
+        total: Array = np.zeros(self.size)
         for _ in range(2):
-            h = Q @ w
-            w = torch.addmv(w, Q.T, h, alpha=-1)
-            total += h
-        return w, total.cpu().double().numpy()
+            h = dots(Q, w)
+            w = torch.addmv(w, Q.T, h.to(w.dtype).to(w.device), alpha=-1)
+            total += h.cpu().numpy()
+        return w, total
 
     def _replace_rows(self, first: int, S: Array) -> None:
         # Vector by vector: a product of matrices would be rounded to TF32 where that is allowed.

@@ -104,6 +104,19 @@ def dot(u: Tensor, v: Tensor) -> Tensor:
     return torch.stack([torch.dot(a.double(), b.double()) for a, b in pieces]).sum()
 
 
+def dots(Q: Tensor, v: Tensor) -> Tensor:
+    """Qv accumulated in float64: float32 sums of millions are wrong in the fourth digit."""
+    if v.device.type == "mps":
+        Q, v = Q.cpu(), v.cpu()
+    if v.dtype == torch.float64:
+        return Q @ v
+    total = torch.zeros(len(Q), dtype=torch.float64, device=v.device)
+    chunk = max(_CHUNK // max(len(Q), 1), 1)
+    for rows, piece in zip(torch.split(Q, chunk, dim=1), torch.split(v, chunk), strict=True):
+        total += rows.double() @ piece.double()
+    return total
+
+
 def norm(v: Tensor) -> Tensor:
     """‖v‖₂ accumulated in float64; a 0-d tensor, not yet synced."""
     v = v.cpu() if v.device.type == "mps" else v

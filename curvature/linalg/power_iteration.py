@@ -14,7 +14,8 @@ from curvature.linalg.lanczos import ROUNDING
 from curvature.linalg.operator import LinearOperator, dot, norm
 from curvature.linalg.random_vectors import random_unit
 
-STALL = 0.1  # of (r/‖Av‖)²: ‖Av‖ grows by less where an eigenvalue below −0.55 ‖A‖ is in the way
+# Of (r/‖Av‖)²: by less than that ‖Av‖ grows where an eigenvalue below −0.55 ‖A‖ is in the way.
+STALL = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,8 @@ def power_iteration(
     if rtol < 0:
         raise ValueError(f"`rtol` can't be negative, got {rtol}.")
     sign = 1 if which == "largest" else -1
-    rounding = ROUNDING * torch.finfo(A.dtype).eps
+    watch = _Watch(rtol, ROUNDING * torch.finfo(A.dtype).eps)
     v = random_unit(A, generator)
-    shift = growth_expected = length_before = residual_before = 0.0
     for products in range(1, max_products + 1):
         w = sign * (A @ v).detach()
         value = dot(v, w).item()
@@ -59,34 +59,51 @@ def power_iteration(
                 f"Product {products} with the operator isn't finite (‖Av − λv‖ = {residual}). "
                 "Look at the loss and the weights, or use float64."
             )
-        floor = rounding * max(abs(value), abs(shift), residual)
-        dominant = value + shift  # the eigenvalue of A + shift · I
-        small = residual <= rtol * abs(value) and residual < residual_before
-        converged = (small or residual <= floor) and dominant >= -floor
         estimate = PowerEstimate(
-            value=sign * value,
+            value=sign * value + 0.0,  # not -0.0
             residual=residual,
             error=residual,
             confidence=0.0,
             products=products,
-            converged=converged,
+            converged=watch.settled(value, residual),
             vector=v,
-            shift=sign * shift,
+            shift=sign * watch.shift + 0.0,
         )
         if report is not None:
             report(estimate)
-        if converged:
+        if estimate.converged:
             break
-        length = math.hypot(dominant, residual)
-        negative = dominant < 0 and residual <= -dominant / 10
-        stalled = length - length_before <= growth_expected * length_before
-        if negative or (stalled and growth_expected > rounding):
-            shift += length
-            growth_expected = length_before = residual_before = 0.0
+        if watch.shifts(value, residual):
             v = random_unit(A, generator)  # v may by now be orthogonal to the vector wanted
         else:
-            growth_expected = STALL * (residual / length) ** 2
-            length_before, residual_before = length, residual
-            u = w + shift * v
+            u = w + watch.shift * v
             v = u / norm(u).item()
     return estimate
+
+
+class _Watch:
+    """Judges the iteration with B = A + shift · I by the values and residuals that it gives."""
+
+    def __init__(self, rtol: float, rounding: float) -> None:
+        self.rtol, self.rounding = rtol, rounding
+        self.shift = self._growth = self._length = self._residual = 0.0
+
+    def settled(self, value: float, residual: float) -> bool:
+        """Whether v is an eigenvector, and not one for a negative eigenvalue of B."""
+        floor = self.rounding * max(abs(value), self.shift, residual)
+        small = residual <= self.rtol * abs(value) and residual < self._residual
+        return (small or residual <= floor) and value + self.shift >= -floor
+
+    def shifts(self, value: float, residual: float) -> bool:
+        """Whether B's negative end is in the way; then ``shift`` has grown by ‖Bv‖."""
+        dominant = value + self.shift
+        length = math.hypot(dominant, residual)
+        negative = dominant < 0 and residual <= -dominant / 10
+        stalled = length - self._length <= self._growth * self._length
+        if negative or (stalled and self._growth > self.rounding):
+            self.shift += length
+            self._growth = self._length = self._residual = 0.0
+            return True
+        self._growth = STALL * (residual / length) ** 2
+        self._length, self._residual = length, residual
+        return False

@@ -89,6 +89,16 @@ def test_the_error_holds_as_often_as_the_confidence_says() -> None:
         assert inside >= confidence * seeds - 2
 
 
+def test_the_error_holds_from_a_start_that_has_no_part_in_the_top_vector() -> None:
+    case = Case("small", (case_named("random").matrix[:40, :40],))
+    start = torch.linalg.eigh(case.matrix).eigenvectors[:, :-1].sum(1)
+    inside = 0
+    for seed in range(100):
+        (run,) = lanczos(case.operator, generator=seeded(seed), start=start, confidence=0.5)
+        inside += abs(run.value - case.eigenvalues[0]) <= run.error
+    assert inside >= 93  # it is 99, and 86 without regard to how small the random part is
+
+
 def test_a_residual_alone_would_be_fooled_where_the_bound_is_not() -> None:
     case = case_named("hidden top")  # a random vector is nearly an eigenvector for 9
     start = torch.ones(100, dtype=torch.float64)
@@ -159,6 +169,18 @@ def test_float32_stops_at_its_own_rounding(name: str) -> None:
     assert len(calls) < 40
     assert abs(found.value - case.eigenvalues[0]) <= case.rounding
     assert found.residual > 0
+
+
+def test_a_million_parameters_in_float32() -> None:
+    d = torch.rand(1_000_000, generator=seeded())  # sums of so many squares need float64
+    d[:4] = torch.tensor([216.75, 120.0, 90.0, -50.0])
+    A = LinearOperator(lambda v: d * v, len(d), dtype=torch.float32)
+    for estimate, expected in zip(
+        lanczos(A, generator=seeded(), k=3), (216.75, 120, 90), strict=True
+    ):
+        assert estimate.value == pytest.approx(expected, rel=1e-6)
+        residual = (d.double() * estimate.vector - estimate.value * estimate.vector).norm().item()
+        assert residual <= 1.01 * estimate.residual
 
 
 def test_report_sees_every_product() -> None:
