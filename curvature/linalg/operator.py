@@ -35,9 +35,13 @@ class LinearOperator:
         self.size = size
         self.dtype = dtype
         self.device = torch.device(device)
-        self.terms = terms  # may be made as they are gone over, so looked at no further here
-        if size < 1:
-            raise ValueError(f"Expected a positive `size`, got {size}.")
+        self.terms = terms
+        # other sequences make their terms as they are gone over, so they are not looked at here
+        sizes = [term.size for term in terms] if isinstance(terms, (tuple, list)) else []
+        if size < 1 or any(other != size for other in sizes):
+            raise ValueError(
+                f"Expected a positive `size` that all terms share, got {size} and {sizes}."
+            )
 
     @classmethod
     def from_matrix(cls, *terms: Tensor) -> LinearOperator:
