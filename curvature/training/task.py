@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from curvature import datasets, models, names, optimizers
 from curvature.datasets.batches import Batches, shuffled
 from curvature.datasets.dataset import Dataset
-from curvature.losses import LOSSES, Loss, as_function, as_loss, takes_the_model
+from curvature.losses import LOSSES, Loss, as_loss, whole_loss
 from curvature.optimizers.closure import StepClosure
 from curvature.runs.config import RunConfig
 from curvature.training.schedule import is_constant, schedule
@@ -111,21 +111,17 @@ def _draw(generator: Generator) -> int:
 
 def _training_loss(config: RunConfig) -> tuple[Callable[..., Any], bool]:
     """The loss as the closure takes it, and whether it is a whole ``loss(model, batch)``."""
-    whole = takes_the_model(config.loss)
-    if config.label_smoothing:
-        spec = names.parse(config.loss, LOSSES)
-        if spec.name != "cross_entropy" or "label_smoothing" in spec.options:
-            raise ValueError(
-                f"`label_smoothing` belongs to the loss cross_entropy, and `{config.loss}` is "
-                "another or has its own."
-            )
-        smoothed = {**spec.options, "label_smoothing": str(config.label_smoothing)}
-        return _mean_and_weight(as_loss(str(replace(spec, options=smoothed)))), False
-    return (as_function(config.loss), True) if whole else (_mean_and_weight(_loss(config)), False)
-
-
-def _loss(config: RunConfig) -> Loss:
-    return as_loss(config.loss)
+    if not config.label_smoothing:
+        whole = whole_loss(config.loss)
+        return (whole, True) if whole else (_mean_and_weight(as_loss(config.loss)), False)
+    spec = names.parse(config.loss, LOSSES)
+    if spec.name != "cross_entropy" or "label_smoothing" in spec.options:
+        raise ValueError(
+            f"`label_smoothing` belongs to the loss cross_entropy, and `{config.loss}` is another "
+            "or has its own."
+        )
+    smoothed = {**spec.options, "label_smoothing": str(config.label_smoothing)}
+    return _mean_and_weight(as_loss(str(replace(spec, options=smoothed)))), False
 
 
 def _mean_and_weight(loss: Loss) -> Callable[[Tensor, Tensor], tuple[Tensor, Any]]:
