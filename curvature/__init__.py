@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from curvature.operators import functional_hessian, ggn, hessian
     from curvature.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from curvature.runs.config import AnalysisConfig, RunConfig
+    from curvature.training import evaluate, train
 
 _HOME = {
     # what is measured: a network on examples, as a function and as matrices
@@ -38,6 +39,8 @@ _HOME = {
     "eigenvalues": "measures.eigmax",
     "performance": "measures.performance",
     # runs and their checkpoints
+    "train": "training",
+    "evaluate": "training",
     "RunConfig": "runs.config",
     "AnalysisConfig": "runs.config",
     "Checkpoint": "runs.checkpoint",
@@ -58,6 +61,7 @@ __all__ = [
     "eigenvalues",
     "eigmax",
     "eigmin",
+    "evaluate",
     "functional_hessian",
     "ggn",
     "hessian",
@@ -65,6 +69,7 @@ __all__ = [
     "performance",
     "save_checkpoint",
     "trace",
+    "train",
 ]
 
 

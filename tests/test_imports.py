@@ -22,6 +22,7 @@ ARROWS = {
     "plots": FREE,
     "names": FREE,
     "_version": FREE,
+    "devices": FREE,
     "empirical_risk": {"losses", "derivatives"},
     "operators": {"empirical_risk", "derivatives", "linalg", "losses"},
     "crosscheck": {"empirical_risk", "linalg"},
@@ -36,6 +37,7 @@ ARROWS = {
         "losses",
         "empirical_risk",
         "runs",
+        "devices",
         "_version",
     },
     "training": {
@@ -46,6 +48,7 @@ ARROWS = {
         "measures",
         "empirical_risk",
         "runs",
+        "devices",
         "_version",
     },
     "tracking": {"measures", "empirical_risk", "runs"},

@@ -11,6 +11,7 @@ from curvature import datasets, models
 from curvature._version import __version__
 from curvature.datasets.batches import choose, fixed
 from curvature.datasets.dataset import Dataset
+from curvature.devices import resolve_device
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.runs.checkpoint import Checkpoint
 from curvature.runs.config import AnalysisConfig
@@ -98,21 +99,3 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig) -> Subject:
         for name, value in run.to_dict().items():
             provenance[f"run.{name}"] = " ".join(value) if isinstance(value, tuple) else value
     return Subject(risk, provenance, weight_decay, (*notes, *risk.notes))
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is a GPU where there is one, else the CPU.
-
-    Raises:
-        ValueError: if there is no such device on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"There is no device `{name}` here: {str(error).splitlines()[0]}"
-        ) from None
-    return device

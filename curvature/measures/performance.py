@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.losses import Loss
 
 BINS = 15  # of equal width in confidence (Guo et al. 2017)
 
@@ -28,37 +30,61 @@ def performance(risk: EmpiricalRisk) -> Performance:
 
     Classification means logits (N, C) with class indices (N,).
     """
-    confidences: list[Tensor] = []
-    hits: list[Tensor] = []
+    found: list[tuple[Tensor, Tensor]] = []
     if risk.loss is not None:
         with risk.evaluating(), torch.no_grad():
             for part in risk.all_parts():
                 outputs, targets = risk.outputs(part), part[1]
                 if not _is_classification(outputs, targets):
                     break
-                confidence, label = outputs.double().softmax(1).max(1)
-                counted = (targets >= 0) & (targets < outputs.shape[1])
-                confidences.append(confidence[counted].cpu())
-                hits.append((label == targets)[counted].double().cpu())
+                found.append(_confidence_and_hit(outputs, targets))
     survey = risk.survey
-    if not hits:
-        return Performance(survey.value, survey.examples)
-    hit = torch.cat(hits)
-    accuracy = float(hit.mean())
-    return Performance(
-        survey.value,
-        survey.examples,
-        accuracy,
-        (accuracy * (1 - accuracy) / len(hit)) ** 0.5,
-        expected_calibration_error(torch.cat(confidences), hit),
-    )
+    return _performance(survey.value, survey.examples, found)
+
+
+def performance_of(outputs: Tensor, targets: Tensor, loss: Loss) -> Performance:
+    """The same from outputs that are there already; a loss that is not finite is told, not raised.
+
+    Runs that diverge have one.
+    """
+    total = float(loss.sum(outputs, targets))
+    if loss.reduction == "mean":
+        weight = float(loss.weight(outputs, targets))
+        total = total / weight if weight else math.nan
+    found = []
+    if _is_classification(outputs, targets):
+        found.append(_confidence_and_hit(outputs, targets))
+    return _performance(total, len(outputs), found)
 
 
 def expected_calibration_error(confidence: Tensor, hit: Tensor) -> float:
     """Σ_b (n_b/N) |accuracy_b − confidence_b| over bins of equal width (Guo et al. 2017, eq. 3)."""
+    if not bool(confidence.isfinite().all()):
+        return math.nan
     bins = (confidence * BINS).long().clamp(max=BINS - 1)
     gap = torch.zeros(BINS, dtype=torch.float64).index_add_(0, bins, hit - confidence)
     return float(gap.abs().sum() / len(hit))
+
+
+def _performance(loss: float, examples: int, found: list[tuple[Tensor, Tensor]]) -> Performance:
+    if not found:
+        return Performance(loss, examples)
+    confidence, hit = (torch.cat(parts) for parts in zip(*found, strict=True))
+    accuracy = float(hit.mean())
+    return Performance(
+        loss,
+        examples,
+        accuracy,
+        (accuracy * (1 - accuracy) / len(hit)) ** 0.5,
+        expected_calibration_error(confidence, hit),
+    )
+
+
+def _confidence_and_hit(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the examples that count: the largest probability, and whether it is the target's."""
+    confidence, label = outputs.double().softmax(1).max(1)
+    counted = (targets >= 0) & (targets < outputs.shape[1])
+    return confidence[counted].cpu(), (label == targets)[counted].double().cpu()
 
 
 def _is_classification(outputs: Tensor, targets: object) -> bool:

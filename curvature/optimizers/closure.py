@@ -93,6 +93,11 @@ class StepClosure:
         self._moved_buffers = _copies(self.model)
         return loss
 
+    def restore_buffers(self) -> None:
+        """Put BatchNorm's statistics back to before the step: for a step that failed."""
+        if not self._first:
+            _load(self.model, self._buffers)
+
     @contextmanager
     def _replayed(self) -> Iterator[None]:
         """Begin as the first call began, and leave what it left."""

@@ -58,6 +58,10 @@ class RunFolder:
         """The checkpoint kept after ``epoch`` epochs."""
         return self.path / "checkpoints" / f"epoch-{epoch:04d}.pt"
 
+    def step_checkpoint(self, step: int) -> Path:
+        """The checkpoint kept after ``step`` steps, of a run that is measured in steps."""
+        return self.path / "checkpoints" / f"step-{step:07d}.pt"
+
     def epoch_checkpoints(self) -> dict[int, Path]:
         """The checkpoints that were kept, by their epoch, in order."""
         found = {

@@ -1,0 +1,99 @@
+"""What a finished run is measured by: rows about parts of the data, with their provenance."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from curvature import datasets
+from curvature.datasets.dataset import Dataset
+from curvature.runs.checkpoint import Checkpoint
+from curvature.runs.config import AnalysisConfig, RunConfig
+from curvature.training.evaluation import METRICS, evaluate
+from curvature.training.state import VERSIONS, State
+from curvature.training.task import Task
+from curvature.training.watch import Row
+
+SPLITS = ("val", "test")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Data to evaluate on: a split of ``spec``, under a short name."""
+
+    name: str
+    spec: str
+    split: str
+    data: Dataset
+
+
+def parts_to_evaluate(
+    config: RunConfig,
+    evaluate_on: Sequence[str],
+    device: torch.device,
+    announce: Callable[[str], None],
+) -> list[Part]:
+    """``val`` and ``test`` are the run's own data, anything else is a data set's test part."""
+    parts = []
+    for asked in dict.fromkeys(evaluate_on):
+        if asked in SPLITS:
+            try:
+                data = datasets.load(config.data, asked, report=announce)
+            except ValueError as error:  # not everyone's data have every part
+                announce(f"No {asked} numbers: {error}")
+                continue
+        else:
+            data = datasets.load(asked, "test", report=announce)
+        if not isinstance(data, Dataset):
+            raise ValueError(f"`{asked}` gives batches; to be evaluated it must be tensors.")
+        own = asked in SPLITS
+        spec, split = (config.data, asked) if own else (asked, "test")
+        name = asked if own else AnalysisConfig(data=asked, split="test").id
+        parts.append(Part(name, spec, split, data.to(device)))
+    return parts
+
+
+def final_rows(task: Task, checkpoint: Checkpoint, part: Part, message: str | None) -> list[Row]:
+    """The rows of one part; of a run that diverged, rows without a value that say so."""
+    if checkpoint.status == "diverged":
+        absent = {"block": None, "index": 0, "value": None, "status": "diverged"}
+        rows: list[Row] = [{"metric": m, **absent, "message": message} for m in METRICS]
+    else:
+        rows = evaluate(task.model, part.data, task.config.loss)
+    about = _provenance(task, checkpoint, part)
+    return [{**about, **row} for row in rows]
+
+
+def headline(state: State) -> dict[str, Any]:
+    """The numbers of the last row of history, for the checkpoint."""
+    last = state.history[-1] if state.history else {}
+    wanted = ("train_loss", "val_loss", "val_accuracy", "eta", "theta", "rho", "gradient_norm")
+    return {name: last[name] for name in wanted if last.get(name) is not None}
+
+
+def _provenance(task: Task, checkpoint: Checkpoint, part: Part) -> Row:
+    config = task.config
+    return {
+        "run": config.id,
+        "analysis": f"evaluation-{part.name}",
+        "step": checkpoint.step,
+        "checkpoint_hash": checkpoint.hash,
+        "model": config.model,
+        "parameters": sum(p.numel() for p in task.model.parameters() if p.requires_grad),
+        "data": part.spec,
+        "data_name": part.data.name,
+        "data_hash": part.data.hash,
+        "split": part.split,
+        "loss": config.loss,
+        "batchnorm": "eval",
+        "device": str(task.device),
+        "dtype": "float32",
+        "seed": config.seed,
+        "curvature": VERSIONS["curvature"],
+        "torch": VERSIONS["torch"],
+        **{
+            f"run.{key}": " ".join(value) if isinstance(value, tuple) else value
+            for key, value in config.to_dict().items()
+        },
+    }
