@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -11,8 +12,11 @@ import click
 from curvature import __version__
 
 COMMANDS = {
-    "analyze": "Measure the curvature at checkpoints.",
+    "analyze": "Measure the curvature at checkpoints: Tr(H) and λ_max, with their uncertainty.",
 }
+
+
+_BAD_INPUT = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError)
 
 
 class _Commands(click.Group):
@@ -33,10 +37,15 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, context: click.Context) -> Any:
-        """Bad input is one line and exit code 2, never a traceback."""
+        """Bad input is one line and exit code 2; CURV_TRACEBACK=1 shows where it was found."""
         try:
             return super().invoke(context)
-        except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        except click.UsageError as error:
+            command = (error.ctx or context).command_path
+            raise _Refused(f"{error.format_message()} See `{command} --help`.") from error
+        except _BAD_INPUT as error:
+            if os.environ.get("CURV_TRACEBACK"):
+                raise
             raise _Refused(one_line(error)) from error
 
 

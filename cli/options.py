@@ -33,13 +33,15 @@ def _option(f: Field[Any], hint: Any, defaults: dict[str, Any]) -> Any:
     settings: dict[str, Any] = {
         "default": default,
         "help": f.metadata["help"],
-        "show_default": default not in (None, False, ()),
+        "show_default": not (default is None or default is False or default == ()),
     }
     kind = _plain_type(hint)
     if kind is bool:
         return click.option(flag, f.name, is_flag=True, **settings)
     if typing.get_origin(hint) is tuple:
         return click.option(flag, f.name, type=str, multiple=True, **settings)
+    if f.metadata.get("choices"):
+        kind = click.Choice([str(choice) for choice in f.metadata["choices"]])
     return click.option(flag, f.name, type=kind, **settings)
 
 

@@ -133,11 +133,11 @@ class AnalysisConfig(_Hashed):
         (), "Only the parameters whose names match this pattern (fnmatch); may be repeated."
     )
     trace: bool = option(False, "Tr(H).")
-    trace_method: str = option("auto", "auto or hutchinson.", choices=("auto", "hutchinson"))
+    trace_method: str = option("auto", "How Tr(H) is estimated.", choices=("auto", "hutchinson"))
     trace_rtol: float = option(0.01, "Stop Tr(H) at this relative standard error.", above=0)
     max_passes: int = option(1000, "Stop Tr(H) after this many passes at the most.", least=1)
     eigmax: bool = option(False, "λ_max, the largest eigenvalue (algebraically).")
-    eigmax_method: str = option("lanczos", "lanczos or power.", choices=("lanczos", "power"))
+    eigmax_method: str = option("lanczos", "How λ_max is found.", choices=("lanczos", "power"))
     eigmax_rtol: float = option(1e-3, "Stop λ_max at this relative error.", above=0)
     max_products: int = option(
         200, "Stop an eigenvalue after this many products at the most.", least=1
@@ -147,7 +147,7 @@ class AnalysisConfig(_Hashed):
     with_weight_decay: bool = option(False, "Count the weight decay λ in: H + λI.")
     backend: str = option(
         "curvature",
-        "curvature, or pyhessian as a cross-check.",
+        "Whose estimators: our own, or PyHessian as a cross-check.",
         choices=("curvature", "pyhessian"),
     )
     seed: int = option(
@@ -161,7 +161,9 @@ class AnalysisConfig(_Hashed):
         "BatchNorm: eval (running statistics) or train (a single batch).",
         choices=("eval", "train"),
     )
-    dtype: str = option("float32", "float32 or float64.", choices=("float32", "float64"))
+    dtype: str = option(
+        "float32", "Precision of weights and products.", choices=("float32", "float64")
+    )
     tf32: bool = option(False, "Allow TF32 on a GPU (less accurate).")
     micro_batch: int | None = option(None, "Examples at a time in memory.", in_id=False, least=1)
     device: str = option("auto", "auto, cpu, cuda[:i] or mps.", in_id=False)
