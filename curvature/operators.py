@@ -52,6 +52,7 @@ class RiskOperator(LinearOperator):
             return self._product(self.risk.parts(batch), v, self.diagonal / len(self.risk.batches))
 
     def _product(self, parts: Iterator[Any], v: Tensor, diagonal: float) -> Tensor:
+        v = v.detach()
         vectors = self.risk.split(v)
         total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
         for part in parts:

@@ -100,6 +100,8 @@ def _recording(model: nn.Module, calls: list[_Call]) -> Iterator[None]:
     hooks = []
     try:
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks
             hooks.append(module.register_forward_hook(recorder(name), with_kwargs=True))
         yield
     finally:

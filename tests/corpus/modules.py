@@ -143,6 +143,17 @@ class Checkpointed(nn.Module):
         return out
 
 
+def autocast_inside() -> nn.Module:
+    """Its own autocast, which the reference's float64 is above."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            out: Tensor = m.get_submodule("net")(x)
+        return out
+
+    return Wrap(forward, net=mlp()())
+
+
 class Square(torch.autograd.Function):
     """x² with a right backward, or one that is wrong in a way that people write."""
 
