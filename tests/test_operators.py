@@ -17,7 +17,7 @@ from tests.corpus.architectures import ARCHITECTURES
 from tests.corpus.case import VECTORS, Case, Y, f64, mean_cross_entropy, uneven
 from tests.corpus.layouts import LAYOUTS, WHOLE
 from tests.corpus.losses import LOSSES, OMEGA
-from tests.corpus.modules import mlp
+from tests.corpus.modules import SquareInFloat32, mlp, with_function
 from tests.corpus.refusals import REFUSALS
 from tests.oracles import ggn_by_differences, hessian_by_differences
 
@@ -184,6 +184,12 @@ def test_the_older_weight_norm_is_right_and_can_be_copied() -> None:
     value = mean_cross_entropy(VECTORS, Y)
     expected = hessian_by_differences(lambda: value(risk.model), risk.leaves, V)
     assert error(HV, expected) < 1e-8
+
+
+def test_a_custom_function_that_cannot_be_checked_is_noted() -> None:
+    model = with_function(SquareInFloat32)()
+    H = hessian(model, "cross_entropy", uneven(VECTORS, Y))
+    assert "SquareInFloat32 not checked by differences in float64" in H.risk.notes[0]
 
 
 def test_ggn_of_a_whole_loss_is_refused_by_name() -> None:

@@ -195,7 +195,7 @@ class EmpiricalRisk:
 
     def few(self, batch: Any) -> Any:
         """The first examples of a batch, to check on; all where it can't be cut."""
-        if self.loss is not None and self.mode == "eval" and can_be_cut(batch):
+        if self.loss is not None and can_be_cut(batch):
             batch = part_of(batch, 0, FEW, examples(batch))
         return moved(batch, self.device, self.dtype)
 
@@ -241,7 +241,7 @@ class EmpiricalRisk:
             return
         n, few = examples(batch), self.few(batch)
         if check_repeatable(self.model, few):
-            check_repeatable(self.model, next(self.parts(batch)))
+            check_repeatable(self.model, next(self.parts(batch)), locate=False)
         if can_be_cut(batch) and (len(self.batches) > 1 or (self.micro_batch or n) < n):
             check_independent(self.model, few)
 

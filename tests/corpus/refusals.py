@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.corpus.case import IMAGES, SEQUENCES, VECTORS, Case, Y, randn, uneven
+from tests.corpus.layouts import of_model_and_batch
 from tests.corpus.losses import PADDED, REAL
 from tests.corpus.modules import (
     SquareDetached,
@@ -106,6 +107,20 @@ DEPENDENT = [
     ),
 ]
 REDUCTIONS = [
+    refused("classes last", "the classes second", data=uneven(SEQUENCES, PADDED)),
+    refused(
+        "whole, functional dropout",
+        "gives different values for the same batch",
+        dropout(lambda m, x: m.b(F.dropout(m.a(x)))),
+        loss=of_model_and_batch,
+    ),
+    refused(
+        "whole, functional dropout in a single batch",
+        "gave two results",
+        dropout(lambda m, x: m.b(F.dropout(m.a(x)))),
+        loss=of_model_and_batch,
+        data=[(VECTORS, Y)],
+    ),
     refused("a sum", "`sum_of_all` returns a sum over the batch", loss=sum_of_all),
     refused("class weights inside", "`weighted` returns not the mean", loss=weighted),
     refused(
