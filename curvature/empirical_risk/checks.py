@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +27,14 @@ class _Call:
     outputs: Tensor
 
 
-def check_repeatable(model: nn.Module, part: Any) -> bool:
+def check_repeatable(model: nn.Module, part: Any, *, locate: bool = True) -> bool:
     """Refuse a model that gives other outputs for the same inputs, naming the module.
 
     Returns whether random numbers were drawn at all; with none, more examples show no more.
+    To ``locate`` takes the memory of all activations, twice.
     """
     state = random_state()
-    first, second = (_calls(model, part[0]) for _ in range(2))
+    first, second = (_calls(model, part[0], locate) for _ in range(2))
     if _close(first[-1].outputs, second[-1].outputs, _SAME):
         return random_state() != state
     culprit = _culprit(model, first, second, _SAME)
@@ -79,10 +80,10 @@ def check_sum(loss: Loss, outputs: Tensor, targets: Any) -> None:
     check_reduction(loss, (outputs, targets), parts)
 
 
-def _calls(model: nn.Module, inputs: Any) -> list[_Call]:
+def _calls(model: nn.Module, inputs: Any, inner: bool = True) -> list[_Call]:
     """The calls of all modules, inner ones first, and last of all the model's own."""
     calls: list[_Call] = []
-    with torch.no_grad(), _recording(model, calls):
+    with torch.no_grad(), _recording(model, calls) if inner else nullcontext():
         outputs = call_model(model, inputs)
     return [*calls, _Call("", outputs, outputs)]
 
@@ -100,6 +101,8 @@ def _recording(model: nn.Module, calls: list[_Call]) -> Iterator[None]:
     hooks = []
     try:
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks
             hooks.append(module.register_forward_hook(recorder(name), with_kwargs=True))
         yield
     finally:

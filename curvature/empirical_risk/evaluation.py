@@ -30,7 +30,7 @@ def evaluating(model: nn.Module, *, training: bool = False, tf32: bool = False) 
         stack.enter_context(twice_differentiable(model))
         if torch.cuda.is_available():
             stack.enter_context(_tf32(tf32))
-        stack.enter_context(_modes_and_buffers_kept(model))
+        stack.enter_context(_state_kept(model))
         model.train(training)
         yield
 
@@ -76,13 +76,18 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 @contextmanager
-def _modes_and_buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Restores training flags and buffers, those too that a forward pass replaced."""
+def _state_kept(model: nn.Module) -> Iterator[None]:
+    """Restores training flags, buffers (replaced ones, too) and what `max_norm` rescales."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, b, b.detach().clone())
         for module in model.modules()
         for name, b in module.named_buffers(recurse=False)
+    ]
+    rescaled = [
+        (module.weight, module.weight.detach().clone())
+        for module in model.modules()
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None
     ]
     try:
         yield
@@ -92,7 +97,9 @@ def _modes_and_buffers_kept(model: nn.Module) -> Iterator[None]:
         for module, name, buffer, value in buffers:
             if not buffer.is_inference():
                 buffer.data.copy_(value)  # unseen by a graph of the caller's that saved it
-            setattr(module, name, buffer)
+            module._buffers[name] = buffer
+        for weight, value in rescaled:
+            weight.data.copy_(value)
 
 
 @contextmanager

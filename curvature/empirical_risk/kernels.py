@@ -21,6 +21,7 @@ def twice_differentiable(model: nn.Module) -> Iterator[None]:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(_attention_fast_path_off())
         stack.enter_context(_reentrant_checkpoints_off())
+        stack.enter_context(_own_autocast_off())
         stack.enter_context(_weight_norm_in_parts())
         stack.enter_context(_dense_embeddings(model))
         if "torch._dynamo" in sys.modules:  # whatever is compiled has imported it
@@ -40,6 +41,16 @@ def _reentrant_checkpoints_off() -> Iterator[None]:
             return function(*args)
 
     with _replaced(checkpoint, "CheckpointFunction", Plain):
+        yield
+
+
+@contextmanager
+def _own_autocast_off() -> Iterator[None]:
+    """An autocast inside ``forward`` would round every product to half precision."""
+    with (
+        _replaced(torch.autocast, "__enter__", lambda self: self),
+        _replaced(torch.autocast, "__exit__", lambda self, *error: None),
+    ):
         yield
 
 
@@ -84,7 +95,7 @@ def _weight_norm_in_parts() -> Iterator[None]:
 
 
 @contextmanager
-def _replaced(module: ModuleType, name: str, by: Any) -> Iterator[None]:
+def _replaced(module: ModuleType | type, name: str, by: Any) -> Iterator[None]:
     was = getattr(module, name)
     setattr(module, name, by)
     try:

@@ -27,6 +27,7 @@ def cross_entropy(
         return None if class_weights is None else class_weights.to(tensor.device, tensor.dtype)
 
     def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
+        _classes_second(outputs, targets)
         return F.cross_entropy(
             outputs,
             _labels(targets),
@@ -159,6 +160,17 @@ def _labels(targets: Tensor) -> Tensor:
 def _rows(outputs: Tensor) -> Tensor:
     """(N, C) of (N, …), and of (N,) with one output per example."""
     return outputs.reshape(len(outputs), -1)
+
+
+def _classes_second(outputs: Tensor, targets: Tensor) -> None:
+    per_token = outputs.ndim > 2 and outputs.shape[:-1] == targets.shape
+    if per_token and outputs.shape[2:] != targets.shape[1:]:
+        raise ValueError(
+            f"`cross_entropy` needs logits (N, C, …), the classes second, got "
+            f"{tuple(outputs.shape)} for targets {tuple(targets.shape)}. Pass the loss "
+            "`lambda f, y: torch.nn.functional.cross_entropy(f.mT, y)`, or one that returns (mean, "
+            "weight) where tokens are padded."
+        )
 
 
 def _numel(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from tests.corpus.modules import (
     Square,
     Tied,
     Unused,
+    autocast_inside,
     built,
     convnet,
     frozen_first,
@@ -163,6 +164,20 @@ PARAMETERS = [
         "cross_entropy",
         uneven(VECTORS, Y),
         lambda m: mean_cross_entropy(VECTORS, Y)(m.plain),  # type: ignore[arg-type]
+    ),
+    classifier(
+        "Embedding with max_norm",
+        wrap(
+            lambda m, x: m.head(m.e(x).tanh().mean(1)),
+            e=lambda: nn.Embedding(6, 4, max_norm=100.0),
+            head=lambda: nn.Linear(4, 3),
+        ),
+        TOKENS,
+    ),
+    classifier(
+        "autocast inside",
+        autocast_inside,
+        VECTORS,
     ),
     classifier("custom function", with_function(Square), VECTORS),
     classifier(

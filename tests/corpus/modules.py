@@ -143,6 +143,17 @@ class Checkpointed(nn.Module):
         return out
 
 
+def autocast_inside() -> nn.Module:
+    """Its own autocast, which the reference's float64 is above."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            out: Tensor = m.get_submodule("net")(x)
+        return out
+
+    return Wrap(forward, net=mlp()())
+
+
 class Square(torch.autograd.Function):
     """x² with a right backward, or one that is wrong in a way that people write."""
 
@@ -154,6 +165,17 @@ class Square(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
         return 2 * ctx.saved_tensors[0] * g
+
+
+class SquareInFloat32(Square):
+    """As a kernel that was written for float32 alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32:
+            raise RuntimeError("expected scalar type Float")
+        ctx.save_for_backward(x)
+        return x**2
 
 
 class SquareOnce(Square):

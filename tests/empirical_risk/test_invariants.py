@@ -202,6 +202,18 @@ def test_a_failed_analysis_does_too(calls: int, loss: Any) -> None:
     assert state_of(model) == before
 
 
+def test_embeddings_that_rescale_themselves_are_restored() -> None:
+    model = nn.Sequential(nn.Embedding(6, 4, max_norm=0.5), nn.Flatten(), nn.Linear(4, 3))
+    before = state_of(model)
+    hessian(model, "cross_entropy", [(torch.arange(6)[:, None], Y[:6])])
+    assert state_of(model) == before
+
+
+def test_a_vector_with_a_graph_gives_a_product_without() -> None:
+    H = hessian(net(), "cross_entropy", uneven(VECTORS, Y))
+    assert not (H @ V.clone().requires_grad_()).requires_grad
+
+
 def test_parts_outside_of_evaluation_mode_are_refused() -> None:
     risk = EmpiricalRisk(net(), "cross_entropy", uneven(VECTORS, Y))
     with pytest.raises(RuntimeError, match="is gone over inside"):
