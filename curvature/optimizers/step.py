@@ -147,7 +147,7 @@ class ClosureOptimizer(Optimizer):
         weights = self._weights()
         for p in weights:
             p.grad = None
-        torch.clear_autocast_cache()  # inside an outer autocast it would hold w_t's casts
+        torch.clear_autocast_cache()  # any autocast around us would keep the casts of w_t
         with torch.enable_grad():
             loss = closure()
         self._unscale(weights)

@@ -144,6 +144,18 @@ def test_clipping_is_torchs(name: str) -> None:
     torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-6)  # torch adds 1e-6 to the norm
 
 
+@for_each_run
+def test_a_gradient_below_the_limit_is_not_clipped(run: tuple[str, str]) -> None:
+    ends = []
+    for clip_norm in (None, 1e3):
+        model = network()
+        optimizer = named(run, model, clip_norm=clip_norm)
+        for number in range(4):
+            optimizer.step(closure(model, cross_entropy, [batch(number)]))
+        ends.append(flat(model))
+    assert torch.equal(*ends)
+
+
 def test_both_gradients_of_the_quotient_are_clipped() -> None:
     """L = 2w² from w = 3, clipped to 1: both gradients are 1, their difference is 0."""
     w = nn.Parameter(torch.tensor([3.0], dtype=torch.float64))
