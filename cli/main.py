@@ -11,8 +11,14 @@ import click
 from curvature import __version__
 
 COMMANDS = {
+    "train": "Train a network to a checkpoint.",
     "analyze": "Measure the curvature at checkpoints.",
+    "show": "Show what is in a checkpoint, anyone's.",
+    "models": "List the models that can be named.",
+    "datasets": "List the data sets that can be named.",
+    "optimizers": "List the optimizers that can be named.",
 }
+LISTINGS = ("models", "datasets", "optimizers")  # in one file
 
 
 class _Commands(click.Group):
@@ -24,7 +30,8 @@ class _Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"{__package__}.{name}")
+        file = "listing" if name in LISTINGS else name
+        module = importlib.import_module(f"{__package__}.{file}")
         command: click.Command = getattr(module, name)
         return command
 
@@ -36,7 +43,7 @@ class _Commands(click.Group):
         """Bad input is one line and exit code 2, never a traceback."""
         try:
             return super().invoke(context)
-        except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        except (ValueError, TypeError, OSError, ModuleNotFoundError, FloatingPointError) as error:
             raise _Refused(one_line(error)) from error
 
 
