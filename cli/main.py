@@ -12,8 +12,14 @@ import click
 from curvature import __version__
 
 COMMANDS = {
+    "train": "Train a network to a checkpoint.",
     "analyze": "Measure the curvature at checkpoints: Tr(H) and λ_max, with their uncertainty.",
+    "show": "Show what is in a checkpoint, anyone's.",
+    "models": "List the models that can be named.",
+    "datasets": "List the data sets that can be named.",
+    "optimizers": "List the optimizers that can be named.",
 }
+LISTINGS = ("models", "datasets", "optimizers")  # in one file
 
 
 _BAD_INPUT = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError)
@@ -28,7 +34,8 @@ class _Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"{__package__}.{name}")
+        file = "listing" if name in LISTINGS else name
+        module = importlib.import_module(f"{__package__}.{file}")
         command: click.Command = getattr(module, name)
         return command
 

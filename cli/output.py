@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -57,15 +64,37 @@ class Output:
         )
         self._metric: str | None = None
         self._rows: list[Row] = []
+        self._answer: Any = None
 
     def __enter__(self) -> Output:
-        self._live.start()
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         self._live.stop()
-        if self._as_json and error is None:
-            click.echo(json.dumps(self._rows, indent=2, allow_nan=False))
+        if self._as_json and (error is None or isinstance(error, click.exceptions.Exit)):
+            answer = self._rows if self._answer is None else self._answer
+            click.echo(json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False))
+
+    def answer(self, value: Any) -> None:
+        """What `--json` prints, where it is something else than the rows that are shown."""
+        self._answer = value
+
+    def lines(self, lines: Sequence[str]) -> None:
+        """Text on stdout, as it is, unless there will be JSON."""
+        if not self._as_json:
+            click.echo("\n".join(lines))
+
+    def bar(self) -> Progress:
+        """A bar with the time left, on stderr where that is a terminal."""
+        return Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}", markup=False),
+            TimeRemainingColumn(),
+            console=self._stderr,
+            transient=True,
+            disable=self._live.disable,
+        )
 
     def say(self, line: str) -> None:
         """A remark, on stderr."""
@@ -74,6 +103,7 @@ class Output:
 
     def report(self, metric: str, interim: Any) -> None:
         """The current estimate ± its error, on the live line."""
+        self._live.start()
         if metric != self._metric:
             for task in self._live.task_ids:
                 self._live.remove_task(task)
@@ -94,7 +124,7 @@ class Output:
         for row in rows:
             table.add_row(*(Text(cell) for cell in _cells(row)))
         Console(highlight=False).print(table)
-        for message in dict.fromkeys(row["message"] for row in rows if row["message"]):
+        for message in dict.fromkeys(row["message"] for row in rows if row.get("message")):
             self.say(message)
 
 

@@ -23,7 +23,7 @@ def sgd(
     clip_norm: float | None = None,
     grad_scaler: GradScaler | None = None,
 ) -> SGD:
-    """W ← w − η (g + λw)."""
+    """Gradient descent: w ← w − η (g + λw)."""
     return SGD(**locals())
 
 
@@ -37,7 +37,7 @@ def msgd(
     clip_norm: float | None = None,
     grad_scaler: GradScaler | None = None,
 ) -> SGD:
-    """V ← μ v + g + λw ; w ← w − η v."""
+    """SGD with momentum: v ← μ v + g + λw ; w ← w − η v."""
     return SGD(**locals())
 
 
@@ -52,7 +52,7 @@ def adam(
     clip_norm: float | None = None,
     grad_scaler: GradScaler | None = None,
 ) -> Adam:
-    """Adam with its two decay rates by name."""
+    """Adam, with weight decay as its L2 term."""
     common: dict[str, Any] = {"clip_norm": clip_norm, "grad_scaler": grad_scaler}
     return Adam(params, lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, **common)
 
@@ -100,7 +100,7 @@ def sa_sgd(
     clip_norm: float | None = None,
     grad_scaler: GradScaler | None = None,
 ) -> SASGD:
-    """SA-SGD; a constant that is None is the variant's."""
+    """SGD with smoothness-adaptive η; a constant that is None is the variant's."""
     return SASGD(**locals())
 
 
@@ -121,7 +121,7 @@ def sa_sam(
     clip_norm: float | None = None,
     grad_scaler: GradScaler | None = None,
 ) -> SASAM:
-    """SA-SAM; a constant that is None is the variant's."""
+    """SAM with smoothness-adaptive η and ρ; a constant that is None is the variant's."""
     return SASAM(**locals())
 
 
