@@ -47,6 +47,8 @@ class _Commands(click.Group):
         """Bad input is one line and exit code 2; CURV_TRACEBACK=1 shows where it was found."""
         try:
             return super().invoke(context)
+        except (click.exceptions.Exit, click.Abort):  # RuntimeErrors by descent
+            raise
         except click.UsageError as error:
             command = (error.ctx or context).command_path
             raise _Refused(f"{error.format_message()} See `{command} --help`.") from error
