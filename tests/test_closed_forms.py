@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from curvature.empirical_risk import EmpiricalRisk
 from curvature.operators import functional_hessian, ggn, hessian
 from tests.corpus.case import VECTORS, Y, f64, randn, uneven
 from tests.corpus.losses import REAL
@@ -71,3 +72,15 @@ def test_two_more_oracles_agree(oracle: str) -> None:
         else torch.autograd.functional.hessian(value, w)
     )
     torch.testing.assert_close(dense(hessian(model, "cross_entropy", uneven(VECTORS, Y))), expected)
+
+
+def test_a_zero_gradient_and_a_zero_hessian_are_zeros() -> None:
+    model = nn.Linear(4, 3).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    risk = EmpiricalRisk(model, "mse", uneven(VECTORS, torch.zeros(7, 3)))
+    assert not risk.gradient().any()
+    flat = EmpiricalRisk(model, lambda f, y: 0 * f.sum(1), uneven(VECTORS, Y))
+    for operator in (hessian, ggn, functional_hessian):
+        assert not (operator(flat) @ torch.ones(15, dtype=f64)).any()

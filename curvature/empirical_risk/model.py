@@ -6,6 +6,7 @@ import copy
 import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -20,6 +21,15 @@ class Subject:
     model: nn.Module
     params: dict[str, nn.Parameter]
     notes: tuple[str, ...]
+
+    @property
+    def layout(self) -> dict[str, slice]:
+        """Where each parameter lies in the flat vector of all."""
+        ends = accumulate(p.numel() for p in self.params.values())
+        return {
+            name: slice(end - p.numel(), end)
+            for end, (name, p) in zip(ends, self.params.items(), strict=True)
+        }
 
     @property
     def dtype(self) -> torch.dtype:

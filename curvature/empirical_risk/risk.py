@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -17,7 +16,7 @@ from curvature.empirical_risk.checks import check_independent, check_repeatable,
 from curvature.empirical_risk.evaluation import call_model, evaluating
 from curvature.empirical_risk.model import subject
 from curvature.empirical_risk.nested import digest, moved, part_of
-from curvature.empirical_risk.whole import WholeLoss, examples_of
+from curvature.empirical_risk.whole import WholeLoss, examples_of, named_whole
 from curvature.losses import Loss, as_loss, whole_loss
 
 Mode = Literal["eval", "train"]
@@ -72,32 +71,26 @@ class EmpiricalRisk:
         self.mode: Mode = mode
         self.tf32 = tf32
         self._inside = False  # of ``evaluating``
+        self._surveyed: Survey | None = None
+        self._surveyed_at: list[int] = []
         self._leaves = list(self.params.values())
         self.device = self._leaves[0].device
-        ends = torch.tensor([p.numel() for p in self._leaves]).cumsum(0).tolist()
-        self.size: int = ends[-1]
-        self.layout: dict[str, slice] = {
-            name: slice(end - p.numel(), end)
-            for end, (name, p) in zip(ends, self.params.items(), strict=True)
-        }
+        self.layout = chosen.layout
+        self.size = sum(p.numel() for p in self._leaves)
 
     @classmethod
     def from_batch_loss(
         cls, model: nn.Module, batch_loss: BatchLoss, batches: Any, **options: Any
     ) -> EmpiricalRisk:
-        """The risk of a ``batch_loss(model, batch)`` that returns its mean, or (mean, weight).
+        """The risk of ``batch_loss(model, batch)``, which returns its mean, or (mean, weight).
 
-        Outputs and targets stay unknown, so there is no Gauss–Newton matrix, and no
-        ``micro_batch``.
+        Outputs and targets stay unknown: no Gauss–Newton matrix, no ``micro_batch``.
         """
-        return cls(model, whole_loss(batch_loss) or _named_model(batch_loss), batches, **options)
+        return cls(model, whole_loss(batch_loss) or named_whole(batch_loss), batches, **options)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """The state in which everything is computed: mode, kernels, precision.
-
-        It takes milliseconds to enter, and nothing inside itself.
-        """
+        """The state in which everything is computed; entering it inside itself costs nothing."""
         if self._inside:
             yield
             return
@@ -108,15 +101,23 @@ class EmpiricalRisk:
             finally:
                 self._inside = False
 
-    @cached_property
+    @property
     def survey(self) -> Survey:
         """One forward pass over all batches; refuses what would make the numbers wrong.
+
+        It is made again where the parameters have changed since.
 
         Raises:
             ValueError: if the model is random, its examples depend on each other, or the loss
                 isn't a mean over examples.
             FloatingPointError: if the loss is not finite.
         """
+        if self._surveyed is None or self._versions() != self._surveyed_at:
+            self._surveyed = self._go_over_all()
+            self._surveyed_at = self._versions()
+        return self._surveyed
+
+    def _go_over_all(self) -> Survey:
         total, weight, count = 0.0, 0.0, 0
         # a whole loss may differentiate by its inputs (physics-informed networks)
         with self.evaluating(), torch.set_grad_enabled(self.loss is None):
@@ -148,7 +149,8 @@ class EmpiricalRisk:
     @property
     def scale(self) -> float:
         """The factor of a sum over examples: 1/Σω, or 1 where the loss is a sum."""
-        return 1.0 if self.reduction == "sum" else 1.0 / self.survey.weight
+        # Σω doesn't depend on the parameters, so no new survey where they have changed
+        return 1.0 if self.reduction == "sum" else 1.0 / (self._surveyed or self.survey).weight
 
     @property
     def value(self) -> float:
@@ -236,6 +238,9 @@ class EmpiricalRisk:
         """The parameters themselves, in the order of ``layout``."""
         return list(self._leaves)
 
+    def _versions(self) -> list[int]:
+        return [p._version for p in self.model.parameters()]
+
     def _examples(self, batch: Any) -> int:
         return examples_of(batch) if self.loss is None else examples(batch)
 
@@ -255,10 +260,3 @@ class EmpiricalRisk:
             check_repeatable(self.model, next(self.parts(batch)), locate=False)
         if can_be_cut(batch) and (len(self.batches) > 1 or (self.micro_batch or n) < n):
             check_independent(self.model, few)
-
-
-def _named_model(function: BatchLoss) -> BatchLoss:
-    def whole(model: nn.Module, batch: Any) -> Any:
-        return function(model, batch)
-
-    return whole

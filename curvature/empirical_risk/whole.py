@@ -64,3 +64,12 @@ def examples_of(batch: Any) -> int:
     """The length that all tensors in a batch share; 0 where they don't."""
     lengths = leading_dimensions(batch)
     return lengths.pop() if len(lengths) == 1 else 0
+
+
+def named_whole(function: Callable[[nn.Module, Any], Any]) -> Callable[[nn.Module, Any], Any]:
+    """The same with a first parameter whose name says that it takes the model."""
+
+    def whole(model: nn.Module, batch: Any) -> Any:
+        return function(model, batch)
+
+    return whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from tests.corpus.case import (
@@ -22,6 +23,7 @@ from tests.corpus.case import (
 from tests.corpus.modules import (
     Attention,
     Checkpointed,
+    PaddedEncoder,
     Recurrent,
     SeveralDtypes,
     Square,
@@ -102,6 +104,11 @@ SEQUENCE = [
             head=lambda: nn.Linear(4, 3),
         ),
         SEQUENCES,
+    ),
+    classifier(
+        "padded TransformerEncoder",
+        PaddedEncoder,
+        SEQUENCES * (torch.arange(5)[:, None] < torch.tensor([5, 2, 3, 4, 2, 5, 3])[:, None, None]),
     ),
     classifier(
         "Embedding with padding_idx",

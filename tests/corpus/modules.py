@@ -125,6 +125,20 @@ class Attention(nn.Module):
         return out
 
 
+class PaddedEncoder(nn.Module):
+    """Averages over padding too, for which the fast path of inference gives other numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(4, 2, 6, activation="gelu", batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = (x == 0).all(-1)
+        out: Tensor = self.head(self.encoder(x, src_key_padding_mask=padding).mean(1))
+        return out
+
+
 class Checkpointed(nn.Module):
     def __init__(self, use_reentrant: bool) -> None:
         super().__init__()

@@ -67,8 +67,9 @@ RANDOM = [
     refused(
         "rare functional dropout",
         "draws random numbers",
-        dropout(lambda m, x: m.b(F.dropout(m.a(x), 0.02))),
-        data=(randn(200, 4), torch.zeros(200, dtype=torch.long)),
+        dropout(lambda m, x: m.b(F.dropout(m.a(x), 0.001))),
+        data=(randn(2000, 4), torch.zeros(2000, dtype=torch.long)),
+        batch_size=2000,
     ),
     refused(
         "noise",
