@@ -247,6 +247,13 @@ def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_could_not_be_evaluated_afterwards_is_refused_first(tmp_path: Path) -> None:
+    config = RunConfig(**QUICK, model=f"{HERE}:ShallowLine", data=f"{HERE}:line_data", loss="mse")
+    with pytest.raises(ValueError, match=r"`digits` has inputs of shape \(1, 8, 8\)"):
+        train(config, tmp_path, evaluate_on=("digits",))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_part_of_the_data_is_told_and_left_out(tmp_path: Path) -> None:
     said: list[str] = []
     result = train(RunConfig(**QUICK, data="digits:validation=0"), tmp_path, announce=said.append)
