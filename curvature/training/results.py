@@ -4,12 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from curvature import datasets
 from curvature.datasets.dataset import Dataset
 from curvature.runs.checkpoint import Checkpoint
-from curvature.runs.config import AnalysisConfig, RunConfig
+from curvature.runs.config import AnalysisConfig
 from curvature.training.evaluation import METRICS, evaluate
 from curvature.training.state import VERSIONS, State
 from curvature.training.task import Task
@@ -29,13 +27,15 @@ class Part:
 
 
 def parts_to_evaluate(
-    config: RunConfig,
-    evaluate_on: Sequence[str],
-    device: torch.device,
-    announce: Callable[[str], None],
+    task: Task, evaluate_on: Sequence[str], announce: Callable[[str], None]
 ) -> list[Part]:
-    """``val`` and ``test`` are the run's own data, anything else is a data set's test part."""
+    """``val`` and ``test`` are the run's own data, anything else is a data set's test part.
+
+    Raises:
+        ValueError: before the training, for what could not be evaluated after it.
+    """
     parts = []
+    config = task.config
     for asked in dict.fromkeys(evaluate_on):
         if asked in SPLITS:
             try:
@@ -47,10 +47,15 @@ def parts_to_evaluate(
             data = datasets.load(asked, "test", report=announce)
         if not isinstance(data, Dataset):
             raise ValueError(f"`{asked}` gives batches; to be evaluated it must be tensors.")
+        if data.input_shape != task.data.input_shape:
+            raise ValueError(
+                f"`{asked}` has inputs of shape {data.input_shape}, the training data have "
+                f"{task.data.input_shape}: the network can't be evaluated on it."
+            )
         own = asked in SPLITS
         spec, split = (config.data, asked) if own else (asked, "test")
         name = asked if own else AnalysisConfig(data=asked, split="test").id
-        parts.append(Part(name, spec, split, data.to(device)))
+        parts.append(Part(name, spec, split, data.to(task.device)))
     return parts
 
 

@@ -67,7 +67,7 @@ def train(
         say(f"Run {config.id} is {folder.status} already, in {folder.path}: nothing to do.")
         return _as_on_disk(folder)
     task = build(config, resolve_device(device), announce=say)
-    parts = parts_to_evaluate(config, evaluate_on, task.device, say)
+    parts = parts_to_evaluate(task, evaluate_on, say)
     validation = next((part.data for part in parts if part.name == "val"), None)
     RunFolder.create(root, config)
     with own_randomness(task), _recorded(folder):

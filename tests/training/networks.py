@@ -36,6 +36,21 @@ def line_data() -> tuple[Tensor, Tensor]:
     return x, 2 * x
 
 
+class FailsAtFour(nn.Module):
+    """Its outputs are no numbers in the fourth training step, when BatchNorm has moved."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.linear = nn.Linear(64, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = self.linear(self.norm(x).flatten(1))
+        assert self.norm.num_batches_tracked is not None
+        fails = self.training and int(self.norm.num_batches_tracked) == 4
+        return outputs * torch.nan if fails else outputs
+
+
 def noise() -> tuple[Tensor, Tensor]:
     """400 random images of ten classes, there at once."""
     generator = torch.Generator().manual_seed(0)

@@ -150,11 +150,13 @@ def test_a_divergence_is_a_status_and_finite_weights_are_kept(
     assert "diverged already" in said[0]
 
 
-def test_batchnorm_is_as_before_the_step_that_failed(tmp_path: Path) -> None:
-    config = RunConfig(model=f"{HERE}:noisy", lr=1e30, **QUICK)
-    result = train(config, tmp_path)
-    weights = load_checkpoint(result.checkpoint).weights
-    assert int(weights["1.num_batches_tracked"]) == result.step
+def test_the_step_that_failed_leaves_no_trace(tmp_path: Path) -> None:
+    diverged = train(RunConfig(model=f"{HERE}:FailsAtFour", **QUICK), tmp_path)
+    assert (diverged.status, diverged.step) == ("diverged", 3)
+    three = train(RunConfig(model=f"{HERE}:FailsAtFour", steps=3, batch_size=200), tmp_path)
+    assert three.status == "done"
+    assert load_checkpoint(diverged.checkpoint).hash == load_checkpoint(three.checkpoint).hash
+    assert diverged.history[-1]["train_loss"] == three.history[-1]["train_loss"]
 
 
 def test_infinite_weights_at_the_end_are_a_divergence_too(tmp_path: Path) -> None:
@@ -244,6 +246,13 @@ def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(
     with pytest.raises(ValueError, match=says) as caught:
         train(RunConfig(**{**QUICK, **fields}), tmp_path)
     assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_could_not_be_evaluated_afterwards_is_refused_first(tmp_path: Path) -> None:
+    config = RunConfig(**QUICK, model=f"{HERE}:ShallowLine", data=f"{HERE}:line_data", loss="mse")
+    with pytest.raises(ValueError, match=r"`digits` has inputs of shape \(1, 8, 8\)"):
+        train(config, tmp_path, evaluate_on=("digits",))
     assert list(tmp_path.iterdir()) == []
 
 
