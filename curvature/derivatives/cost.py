@@ -1,13 +1,18 @@
-"""What a computation costs before much of it is done: seconds, and bytes that autograd keeps."""
+"""What a computation costs: seconds, bytes that autograd keeps, and the memory there is."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -18,18 +23,67 @@ class Cost:
     saved_bytes: int
 
 
+class Saved:
+    """Counts each storage that autograd saves once; those of ``params`` not at all."""
+
+    def __init__(self, params: Sequence[Tensor] = ()) -> None:
+        self._known = {p.untyped_storage().data_ptr() for p in params}
+        self._storages: dict[int, int] = {}
+
+    @property
+    def bytes(self) -> int:
+        """What is counted so far."""
+        return sum(self._storages.values())
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count what is saved in the length of a ``with``."""
+        with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor):
+            yield
+
+    def clear(self) -> None:
+        """Forget it, where it was freed."""
+        self._storages.clear()
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._known and not isinstance(tensor, torch.nn.Parameter):
+            self._storages[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # a saved output kept as it is would hold its own graph, forever
+
+
 def measured(call: Callable[[], Tensor]) -> Cost:
-    """Run ``call`` once, and count each storage that autograd saves on the way once."""
-    storages: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
+    """Run ``call`` once, and count what autograd saves on the way."""
+    saved = Saved()
     start = time.perf_counter()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with saved.counting():
         result = call()
     float(result.reshape(-1)[0])  # waits for an accelerator
-    return Cost(time.perf_counter() - start, sum(storages.values()))
+    return Cost(time.perf_counter() - start, saved.bytes)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had on a device; of a container no more than it is allowed."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    limits = [limit for limit in (_available(), _allowed()) if limit is not None]
+    if limits:
+        return max(min(limits), 0)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _available() -> int | None:
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return None
+    lines = (line.split() for line in meminfo.read_text().splitlines())
+    return next((1024 * int(line[1]) for line in lines if line[0] == "MemAvailable:"), None)
+
+
+def _allowed() -> int | None:
+    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    if not (limit.exists() and used.exists()):
+        return None
+    text = limit.read_text().strip()
+    return None if text == "max" else int(text) - int(used.read_text())

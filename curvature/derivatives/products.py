@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,43 +16,75 @@ from torch.autograd.function import once_differentiable
 _ONCE = once_differentiable(len).__code__  # the one body of all functions so decorated
 
 
-def gradient(value: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
+class Product(Protocol):
+    """A product with the graph of a gradient: to ``keep`` it allows another product."""
+
+    def __call__(self, v: Sequence[Tensor], *, keep: bool = False) -> list[Tensor]:
+        """The product with ``v``."""
+
+
+def gradient(value: Tensor, params: Sequence[Tensor], *, keep: bool = False) -> list[Tensor]:
     """∂value/∂params; zeros for a parameter that the value does not depend on."""
     if not value.requires_grad:
         return [torch.zeros_like(p) for p in params]
-    return list(torch.autograd.grad(value, params, materialize_grads=True))
+    return list(torch.autograd.grad(value, params, retain_graph=keep, materialize_grads=True))
 
 
 def hessian_product(value: Tensor, params: Sequence[Tensor], v: Sequence[Tensor]) -> list[Tensor]:
     """(∂²value/∂params²) v. Costs about 3.5 gradients, the forward pass included."""
+    return hessian_of(value, params)(v)
+
+
+def hessian_of(value: Tensor, params: Sequence[Tensor]) -> Product:
+    """∂²value/∂params², by the graph of the gradient."""
     if not value.requires_grad:
-        return [torch.zeros_like(p) for p in params]
+        return _zeros(params)
     g = torch.autograd.grad(value, params, create_graph=True, allow_unused=True)
-    pairs = [(g_i, v_i) for g_i, v_i in zip(g, v, strict=True) if g_i is not None]
-    return _vector_jacobian([g_i for g_i, _ in pairs], params, [v_i for _, v_i in pairs])
+    return _transposed_jacobian(g, params)
 
 
 def jacobian_product(outputs: Tensor, params: Sequence[Tensor], v: Sequence[Tensor]) -> Tensor:
-    """J v in the shape of ``outputs``, J = ∂outputs/∂params, by differentiating u ↦ Jᵀu."""
+    """J v in the shape of ``outputs``, J = ∂outputs/∂params."""
+    return jacobian_of(outputs, params)(v)[0]
+
+
+def jacobian_of(outputs: Tensor, params: Sequence[Tensor]) -> Product:
+    """J by differentiating u ↦ Jᵀu; its product is a list of one tensor, shaped as ``outputs``."""
     if not outputs.requires_grad:
-        return torch.zeros_like(outputs)
+        return _zeros([outputs])
     u = torch.zeros_like(outputs, requires_grad=True)
     g = torch.autograd.grad(outputs, params, u, create_graph=True, allow_unused=True)
-    pairs = [(g_i, v_i) for g_i, v_i in zip(g, v, strict=True) if g_i is not None]
-    return _vector_jacobian([g_i for g_i, _ in pairs], [u], [v_i for _, v_i in pairs])[0]
+    return _transposed_jacobian(g, [u])
 
 
-def _vector_jacobian(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], v: Sequence[Tensor]
-) -> list[Tensor]:
-    differentiable = [(f, v_i) for f, v_i in zip(outputs, v, strict=True) if f.requires_grad]
-    if not differentiable:
+def _zeros(inputs: Sequence[Tensor]) -> Product:
+    def apply(v: Sequence[Tensor], *, keep: bool = False) -> list[Tensor]:
         return [torch.zeros_like(x) for x in inputs]
-    functions, vectors = zip(*differentiable, strict=True)
-    try:
-        return list(torch.autograd.grad(functions, inputs, vectors, materialize_grads=True))
-    except RuntimeError as error:
-        raise no_second_derivative(error) from error
+
+    return apply
+
+
+def _transposed_jacobian(functions: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> Product:
+    """V ↦ Σ_i (∂functions_i/∂inputs)ᵀ v_i, absent functions left out."""
+
+    def apply(v: Sequence[Tensor], *, keep: bool = False) -> list[Tensor]:
+        pairs = [
+            (f, v_i)
+            for f, v_i in zip(functions, v, strict=True)
+            if f is not None and f.requires_grad
+        ]
+        if not pairs:
+            return [torch.zeros_like(x) for x in inputs]
+        outputs, vectors = zip(*pairs, strict=True)
+        try:
+            found = torch.autograd.grad(
+                outputs, inputs, vectors, retain_graph=keep, materialize_grads=True
+            )
+        except RuntimeError as error:
+            raise no_second_derivative(error) from error
+        return list(found)
+
+    return apply
 
 
 def no_second_derivative(error: RuntimeError) -> RuntimeError:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 
 from curvature.linalg import EigenEstimate, LinearOperator, lanczos, power_iteration
+from curvature.operators import RiskOperator
 
 Method = Literal["lanczos", "power"]
 Report = Callable[[EigenEstimate], object]
@@ -25,9 +27,10 @@ def eigmax(
     """The largest eigenvalue, algebraically, to a relative error ``rtol``."""
     generator = generator or torch.Generator().manual_seed(0)
     if method == "power":
-        return power_iteration(
-            A, generator=generator, rtol=rtol, max_products=max_products, report=report
-        )
+        with _linearized(A) as A:
+            return power_iteration(
+                A, generator=generator, rtol=rtol, max_products=max_products, report=report
+            )
     return eigenvalues(
         A, 1, rtol=rtol, max_products=max_products, generator=generator, report=report
     )[0]
@@ -43,14 +46,15 @@ def eigmin(
 ) -> EigenEstimate:
     """The smallest eigenvalue, algebraically: the most negative one where there is one."""
     generator = generator or torch.Generator().manual_seed(0)
-    return lanczos(
-        A,
-        generator=generator,
-        which="smallest",
-        rtol=rtol,
-        max_products=max_products,
-        report=_of_first(report),
-    )[0]
+    with _linearized(A) as A:
+        return lanczos(
+            A,
+            generator=generator,
+            which="smallest",
+            rtol=rtol,
+            max_products=max_products,
+            report=_of_first(report),
+        )[0]
 
 
 def eigenvalues(
@@ -64,14 +68,20 @@ def eigenvalues(
 ) -> tuple[EigenEstimate, ...]:
     """The ``k`` largest eigenvalues, repeated ones as often as they occur, by Lanczos."""
     generator = generator or torch.Generator().manual_seed(0)
-    return lanczos(
-        A,
-        generator=generator,
-        k=k,
-        rtol=rtol,
-        max_products=max_products,
-        report=_of_first(report),
-    )
+    with _linearized(A) as A:
+        return lanczos(
+            A,
+            generator=generator,
+            k=k,
+            rtol=rtol,
+            max_products=max_products,
+            report=_of_first(report),
+        )
+
+
+def _linearized(A: LinearOperator) -> AbstractContextManager[LinearOperator]:
+    """Made ready for many products, where there is something to make ready."""
+    return A.linearized() if isinstance(A, RiskOperator) else nullcontext(A)
 
 
 def _of_first(report: Report | None) -> Callable[[tuple[EigenEstimate, ...]], object] | None:

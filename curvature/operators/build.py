@@ -1,4 +1,4 @@
-"""From an empirical risk to matrices known by their products: H, G and H − G.
+"""From a model, a loss and batches to H, G and H − G, checked on a few examples.
 
 H = ∇²L; the generalised Gauss–Newton matrix G = Σ_i ω_i J_iᵀΛ_iJ_i / Σω (Schraudolph 2002); and the
 functional Hessian H − G = Σ_i ω_i (∂ℓ_i/∂f)·∇²f(x_i) / Σω. One term per batch.
@@ -6,81 +6,18 @@ functional Hessian H − G = Σ_i ω_i (∂ℓ_i/∂f)·∇²f(x_i) / Σω. One 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from curvature.derivatives.products import (
-    custom_functions,
-    gradient,
-    hessian_product,
-    jacobian_product,
-)
+from curvature.derivatives.products import custom_functions
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.differences import check_custom_functions
-from curvature.linalg import LinearOperator
 from curvature.linalg.operator import dot, norm
-
-Kind = Literal["hessian", "ggn", "functional_hessian"]
-_Product = Callable[[EmpiricalRisk, Any, list[Tensor]], list[Tensor]]
-
-
-class RiskOperator(LinearOperator):
-    """A `LinearOperator` that remembers its risk, and how its products are formed."""
-
-    def __init__(self, risk: EmpiricalRisk, kind: Kind, *, diagonal: float = 0.0) -> None:
-        self.risk = risk
-        self.kind = kind
-        self.diagonal = diagonal  # the weight decay that is counted in
-        self.method = "double backward"
-        super().__init__(
-            self._over_all_batches,
-            risk.size,
-            dtype=risk.dtype,
-            device=risk.device,
-            terms=_Terms(self),
-        )
-
-    def term(self, batch: Any) -> LinearOperator:
-        """One batch's share of the whole: its weight is inside."""
-        return LinearOperator(
-            lambda v: self._of_one_batch(batch, v), self.size, dtype=self.dtype, device=self.device
-        )
-
-    def _over_all_batches(self, v: Tensor) -> Tensor:
-        with self.risk.evaluating():
-            return self._product(self.risk.all_parts(), v, self.diagonal)
-
-    def _of_one_batch(self, batch: Any, v: Tensor) -> Tensor:
-        with self.risk.evaluating():
-            return self._product(self.risk.parts(batch), v, self.diagonal / len(self.risk.batches))
-
-    def _product(self, parts: Iterator[Any], v: Tensor, diagonal: float) -> Tensor:
-        v = v.detach()
-        vectors = self.risk.split(v)
-        total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
-        for part in parts:
-            total += self.risk.flatten(_PRODUCTS[self.kind](self.risk, part, vectors))
-        return total.mul_(self.risk.scale).add_(v, alpha=diagonal)
-
-
-class _Terms(Sequence[LinearOperator]):
-    """One operator per batch, made as the batches are gone over."""
-
-    def __init__(self, whole: RiskOperator) -> None:
-        self._whole = whole
-
-    def __len__(self) -> int:
-        return len(self._whole.risk.batches)
-
-    def __iter__(self) -> Iterator[LinearOperator]:
-        for batch in self._whole.risk.batches:
-            yield self._whole.term(batch)
-
-    def __getitem__(self, index: Any) -> Any:
-        return list(self)[index]
+from curvature.operators.kinds import Kind, product
+from curvature.operators.risk_operator import RiskOperator
 
 
 def hessian(
@@ -155,7 +92,7 @@ def _check_products(operator: RiskOperator) -> None:
         custom = custom_functions(risk.loss_sum(part))
 
         def apply(x: Tensor) -> Tensor:
-            return risk.flatten(_PRODUCTS[operator.kind](risk, part, risk.split(x)))
+            return risk.flatten(product(operator.kind, risk, part, risk.split(x)))
 
         Au, Av, again = apply(u), apply(v), apply(v)
     _refuse_infinite(risk, Av)
@@ -200,29 +137,3 @@ def _refuse_infinite(risk: EmpiricalRisk, product: Tensor) -> None:
         "is: a square root or norm at zero, say, or more than the dtype can hold. Use "
         "dtype=torch.float64, or mend the operation."
     )
-
-
-def _hessian(risk: EmpiricalRisk, part: Any, v: list[Tensor]) -> list[Tensor]:
-    return hessian_product(risk.loss_sum(part), risk.leaves, v)
-
-
-def _ggn(risk: EmpiricalRisk, part: Any, v: list[Tensor]) -> list[Tensor]:
-    assert risk.loss is not None
-    outputs = risk.outputs(part)
-    Jv = jacobian_product(outputs, risk.leaves, v)
-    u = risk.loss.hessian_product(outputs, part[1], Jv)
-    return gradient((outputs * u.detach()).sum(), risk.leaves)
-
-
-def _functional_hessian(risk: EmpiricalRisk, part: Any, v: list[Tensor]) -> list[Tensor]:
-    assert risk.loss is not None
-    outputs = risk.outputs(part)
-    r = risk.loss.gradient(outputs, part[1])
-    return hessian_product((outputs * r).sum(), risk.leaves, v)
-
-
-_PRODUCTS: dict[Kind, _Product] = {
-    "hessian": _hessian,
-    "ggn": _ggn,
-    "functional_hessian": _functional_hessian,
-}

@@ -1,0 +1,71 @@
+"""Graphs of gradients, kept for many products with the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from curvature.derivatives.cost import Saved
+from curvature.derivatives.products import Product
+from curvature.empirical_risk import EmpiricalRisk
+from curvature.operators.kinds import Kind, linearized, product
+
+
+class Graphs:
+    """The first micro-batches' graphs, as many as ``budget`` bytes hold; the rest is rebuilt."""
+
+    def __init__(self, risk: EmpiricalRisk, kind: Kind, budget: float) -> None:
+        self._risk, self._kind, self._budget = risk, kind, budget
+        self._kept: list[Product] = []
+        self._parts: int | None = None  # known after the first pass
+        self._saved = Saved(risk.leaves)
+        self._versions = _versions(risk)
+
+    @property
+    def description(self) -> str:
+        """What to add to the name of the way in which products are formed."""
+        if not self._kept or self._parts is None:
+            return ""
+        if len(self._kept) == self._parts:
+            return ", graph kept"
+        return f", graph kept of {len(self._kept)} of {self._parts} micro-batches"
+
+    def products(self, v: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+        """Each micro-batch's product with ``v``; inside the risk's ``evaluating``."""
+        if _versions(self._risk) != self._versions:
+            raise RuntimeError(
+                "The weights were changed while their gradient's graph was kept. End the "
+                "`with H.linearized()` before a step, and enter it anew."
+            )
+        for apply in self._kept:
+            yield apply(v, keep=True)
+        if self._parts == len(self._kept):
+            return
+        first = self._parts is None
+        index = -1
+        for index, part in enumerate(self._risk.all_parts()):
+            if index < len(self._kept) and not first:
+                continue
+            if first and len(self._kept) == index and self._saved.bytes < self._budget:
+                yield self._built(part)(v, keep=len(self._kept) > index)
+            else:
+                yield product(self._kind, self._risk, part, v)
+        self._parts = index + 1
+
+    def free(self) -> None:
+        """Give the memory back."""
+        self._kept.clear()
+        self._saved.clear()
+
+    def _built(self, part: object) -> Product:
+        """The graph of a new part, kept if it is within the budget."""
+        with self._saved.counting():
+            apply = linearized(self._kind, self._risk, part)
+        if self._saved.bytes <= self._budget:
+            self._kept.append(apply)
+        return apply
+
+
+def _versions(risk: EmpiricalRisk) -> list[int]:
+    return [p._version for p in risk.leaves]
