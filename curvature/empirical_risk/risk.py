@@ -201,13 +201,13 @@ class EmpiricalRisk:
             batch = part_of(batch, 0, count, examples(batch))
         return moved(batch, self.device, self.dtype)
 
-    @cached_property
+    @property
     def largest_part(self) -> int:
         """Examples in the largest micro-batch."""
         largest = max(self._examples(batch) for batch in self.batches)
         return largest if self.loss is None else min(largest, self.micro_batch or largest)
 
-    @cached_property
+    @property
     def data_hash(self) -> str:
         """Twelve hexadecimal digits over the contents of all batches in order."""
         return digest([digest(batch) for batch in self.batches])[:12]
