@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curvature.plots import style
+from curvature.plots.text import LINE, short, width_of
 
 LOG_FROM = 100.0  # a larger ratio of the largest to the smallest value is coloured by logarithms
 
@@ -33,6 +34,13 @@ class Scale:
         """RGBA; a zero on a logarithmic scale has the lowest colour."""
         size = abs(value) if self.signed else value
         return self.colours(float(self.norm(max(size, self.norm.vmin))))
+
+    def tick(self, value: float) -> str:
+        """The label of a tick of the scale."""
+        shown = value * self.factor
+        if self.logarithmic:
+            return short(shown, 1)
+        return f"{shown:.6g}" if abs(shown) < 1e5 else short(shown, 3)
 
     def ink(self, value: float) -> str:
         """Black or white, whichever reads better on the cell."""
@@ -70,14 +78,19 @@ def scale_of(rows: Sequence[Mapping[str, Any]]) -> Scale:
     return Scale(Normalize(low, high), colours, False, False, factor)
 
 
-def value_text(value: float, row: Mapping[str, Any], room: tuple[float, float]) -> str:
-    """The most digits that fit the cell, beside its marks; nothing where not even one does."""
-    width, height = room
-    if height < style.LINE * 0.95:
-        return ""
-    texts = [f"{value:.1f}", f"{value:.0f}"] if row.get("metric") == "accuracy" else []
-    texts = texts or [style.short(value, 2), style.short(value, 1)]
-    return next((text for text in texts if style.width_of(text) <= width * 0.88), "")
+def numbers_fit(rows: Sequence[Mapping[str, Any]], room: tuple[float, float]) -> bool:
+    """Every value has room in a cell of this width and height: all are written, or none."""
+    values = [row for row in rows if kind_of(row) is CellKind.VALUE]
+    return room[1] >= LINE * 0.95 and all(value_text(row, room) for row in values)
+
+
+def value_text(row: Mapping[str, Any], room: tuple[float, float]) -> str:
+    """The most digits that fit the cell; nothing where not even one does."""
+    value = row["value"] * style.factor(row.get("metric"))
+    texts = [short(value, 2), short(value, 1)]
+    if row.get("metric") == "accuracy":
+        texts = [f"{value:.1f}", f"{value:.0f}"]
+    return next((text for text in texts if width_of(text) <= room[0] * 0.88), "")
 
 
 def _linear(part: float) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 
 from curvature.plots import style
 from curvature.plots.scales import set_value_scale
+from curvature.plots.text import FONT
 
 COLUMNS = ("run.optimizer", "metric", "value", "n", "status")
 METRICS = ("accuracy", "trace", "eigmax")
@@ -28,11 +29,13 @@ def comparison(
     style.require(rows, COLUMNS, "comparison")
     present = [metric for metric in metrics if any(row["metric"] == metric for row in rows)]
     optimizers = style.levels(rows, "run.optimizer")
-    text = f"{_caption(rows, present)} {note}".strip() if caption else ""
+    text = f"{_caption(rows, present)} {note}".strip()
     side_by_side = width > 5
     across = len(present) if side_by_side else 1
     down = 1 if side_by_side else len(present)
-    figure = style.new_figure(width, 2.3 if side_by_side else 1.55 * down + 0.5, text)
+    figure = style.new_figure(
+        width, 2.3 if side_by_side else 1.55 * down + 0.5, text, drawn=caption
+    )
     grid = figure.subplots(down, across, squeeze=False, sharex=True)
     for axes, metric in zip(grid.flat, present, strict=True):
         _draw_panel(axes, [row for row in rows if row["metric"] == metric], optimizers)
@@ -51,9 +54,9 @@ def _draw_panel(axes: Any, rows: Rows, optimizers: Sequence[Any]) -> None:
             if row.get("run") is None:
                 _draw_mean(axes, x + 0.2, row, colour, factor)
     values = [row["value"] * factor for row in rows if row.get("value") is not None]
-    if not values:
-        axes.text(0.5, 0.5, "all diverged", transform=axes.transAxes, ha="center", color=style.INK)
     set_value_scale(axes.yaxis, values)
+    if not values:
+        style.say_nothing_is_left(axes)
     labels = [style.look(name, optimizers)[0] for name in optimizers]
     axes.set_xlim(-0.6, len(optimizers) - 0.4)
     axes.set_xticks(range(len(optimizers)), labels)
@@ -61,7 +64,7 @@ def _draw_panel(axes: Any, rows: Rows, optimizers: Sequence[Any]) -> None:
     for label in axes.get_xticklabels():
         label.set(rotation=35, ha="right", rotation_mode="anchor")
     axes.set_ylabel(style.metric_label(rows))
-    axes.yaxis.label.set_size(style.FONT + 0.5)
+    axes.yaxis.label.set_size(FONT + 0.5)
 
 
 def _draw_seed(
@@ -112,4 +115,8 @@ def _caption(rows: Rows, metrics: Sequence[str]) -> str:
     gone = sum(row.get("value") is None for row in seeds)
     if gone:
         parts.append(f"{gone} diverged or failed and are not drawn")
+    without = style.levels([row for row in means if row.get("value") is None], "run.optimizer")
+    if without:
+        names = ", ".join(style.look(name, without)[0] for name in without)
+        parts.append(f"all of {names} diverged or failed")
     return "; ".join(parts) + "."

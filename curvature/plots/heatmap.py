@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from curvature.plots import style
-from curvature.plots.cells import CellKind, Scale, kind_of, scale_of, value_text
+from curvature.plots.cells import CellKind, Scale, kind_of, numbers_fit, scale_of, value_text
+from curvature.plots.text import FONT, LINE, sentence, settings, width_of
 
 COLUMNS = ("run.optimizer", "run.lr", "run.weight_decay", "metric", "value", "status")
 
 Rows = Sequence[Mapping[str, Any]]
 
+_WIDEST = 0.75  # inches of a cell
 _MARK = 9.0  # points², of the marks in a cell's corner
 
 
@@ -32,18 +34,20 @@ def heatmap(
     rates, decays = style.levels(rows, "run.lr"), style.levels(rows, "run.weight_decay")
     optimizers = style.levels(rows, "run.optimizer")
     scale = scale_of(rows)
-    across = min(len(optimizers), max(1, round(width / 2.3)))
-    down = math.ceil(len(optimizers) / across)
-    cell_width = (width - 1.15) / across / max(len(rates), 3) - 0.02
+    down, across = style.panels(len(optimizers), width)
+    beside = 1.15  # of the cells: labels and the scale
+    width = min(width, max(beside + across * len(rates) * _WIDEST, 2.4))
+    cell_width = (width - beside) / across / len(rates) - 0.02
     cell_height = min(max(cell_width * 0.72, 0.17), 0.42, 3.2 / len(decays))
-    height = down * (max(len(decays), 2) * cell_height + 0.42) + (0.5 if len(rates) > 6 else 0.35)
-    figure = style.new_figure(width, height, _caption(rows, scale) if caption else "")
-    grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
     room = (cell_width, cell_height)
+    labelled = numbers_fit(rows, room)
+    height = down * (max(len(decays), 3) * cell_height + 0.42) + (0.5 if len(rates) > 6 else 0.35)
+    figure = style.new_figure(width, height, _caption(rows, scale), drawn=caption)
+    grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
     for axes, optimizer in zip(grid.flat, optimizers, strict=False):
         panel = [row for row in rows if row.get("run.optimizer") == optimizer]
-        _draw_panel(axes, panel, rates, decays, scale, room)
-        axes.set_title(style.look(optimizer, optimizers)[0], fontsize=style.FONT + 0.5, pad=3)
+        _draw_panel(axes, panel, rates, decays, scale, room, labelled)
+        axes.set_title(style.look(optimizer, optimizers)[0], fontsize=FONT + 0.5, pad=3)
     for axes in grid.flat[len(optimizers) :]:
         axes.set_visible(False)
     for i, axes in enumerate(grid.flat[: len(optimizers)]):
@@ -74,6 +78,7 @@ def _draw_panel(
     decays: Sequence[Any],
     scale: Scale,
     room: tuple[float, float],
+    labelled: bool,
 ) -> None:
     from matplotlib.patches import Rectangle
 
@@ -92,16 +97,16 @@ def _draw_panel(
                 [x], [y], **(mark if kind is CellKind.DIVERGED else mark | {"marker": "_"})
             )
             continue
-        about: dict[str, Any] = {"fontsize": style.FONT, "color": ink}
+        about: dict[str, Any] = {"fontsize": FONT, "color": ink}
         if scale.signed and row["value"] < 0:
             hatch = Rectangle(corner, 1, 1, fill=False, hatch="////", edgecolor=ink, linewidth=0)
             hatch.set_alpha(0.4)
             axes.add_patch(hatch)
             about["bbox"] = {"facecolor": colour, "edgecolor": "none", "pad": 0.8}
-        text = value_text(row["value"] * style.factor(row.get("metric")), row, room)
-        if text:
+        if labelled:
+            text = value_text(row, room)
             axes.text(x, y, text, ha="center", va="center", gid="number", **about)
-        _draw_marks(axes, x, y, row, ink)
+        _draw_marks(axes, x, y, row, ink, apart=labelled)
     axes.set_xlim(-0.5, len(rates) - 0.5)
     axes.set_ylim(-0.5, len(decays) - 0.5)
     _set_ticks(axes.xaxis, rates, room[0])
@@ -111,25 +116,28 @@ def _draw_panel(
         side.set_visible(True)
 
 
-def _draw_marks(axes: Any, x: int, y: int, row: Mapping[str, Any], ink: str) -> None:
-    """In the upper corners: a ring where something is unconverged, a cross where a seed is gone."""
-    about: dict[str, Any] = {"s": _MARK, "linewidths": 0.7}
+def _draw_marks(
+    axes: Any, x: int, y: int, row: Mapping[str, Any], ink: str, *, apart: bool
+) -> None:
+    """A ring where something is unconverged, a cross where a seed is gone: beside a number."""
+    about: dict[str, Any] = {"s": _MARK, "linewidths": 0.7, "zorder": 3}
+    right, left, up = (0.36, -0.36, 0.34) if apart else (0.0, 0.0, 0.0)
     if row.get("unconverged") or row.get("converged") is False:
-        axes.scatter([x + 0.36], [y + 0.34], marker="o", facecolors="none", edgecolors=ink, **about)
+        ring = {"marker": "o", "facecolors": "none", "edgecolors": ink}
+        axes.scatter([x + right], [y + up], gid="unconverged", **ring, **about)
     if row.get("diverged") or row.get("failed"):
-        axes.scatter([x - 0.36], [y + 0.34], marker="x", color=ink, **about)
+        axes.scatter([x + left], [y + up], marker="x", color=ink, gid="partly", **about)
 
 
 def _set_ticks(axis: Any, values: Sequence[Any], room: float, *, vertical: bool = False) -> None:
-    labels = [style.setting(value) for value in values]
-    widest = max(style.width_of(label) for label in labels)
+    labels = settings(values)
+    widest = max(width_of(label) for label in labels)
     upright = not vertical and widest > 0.9 * room
-    needed = style.LINE if vertical or upright else widest
+    needed = LINE if vertical or upright else widest
     every = max(1, math.ceil(needed / room))
     axis.set_ticks(range(0, len(values), every), labels[::every])
     if upright:
-        for label in axis.get_ticklabels():
-            label.set_rotation(90)
+        axis.set_tick_params(rotation=90)
 
 
 def _draw_colorbar(figure: Any, grid: Any, scale: Scale, title: str) -> None:
@@ -141,15 +149,12 @@ def _draw_colorbar(figure: Any, grid: Any, scale: Scale, title: str) -> None:
     mappable = ScalarMappable(scale.norm, scale.colours)
     bar = figure.colorbar(mappable, ax=grid, aspect=30, pad=0.015, fraction=0.04)
     label = f"|{title}|, hatched: negative" if scale.signed else title
-    bar.set_label(label, fontsize=style.FONT + 0.5, color=style.INK)
-    bar.ax.tick_params(labelsize=style.FONT, length=2.5, width=0.6, labelcolor=style.INK)
+    bar.set_label(label, fontsize=FONT + 0.5, color=style.INK)
+    bar.ax.tick_params(labelsize=FONT, length=2.5, width=0.6, labelcolor=style.INK)
     bar.outline.set_linewidth(0.6)
     bar.outline.set_edgecolor(style.INK)
-    if scale.logarithmic:
-        bar.ax.yaxis.set_major_formatter(lambda value, _: style.short(value * scale.factor, 1))
-        bar.ax.yaxis.set_minor_locator(NullLocator())
-    elif scale.factor != 1:
-        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value * scale.factor:g}")
+    bar.ax.yaxis.set_major_formatter(lambda value, _: scale.tick(value))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
 
 
 def _caption(rows: Rows, scale: Scale) -> str:
@@ -159,7 +164,7 @@ def _caption(rows: Rows, scale: Scale) -> str:
     cells *= len(style.levels(rows, "run.optimizer"))
     seeds = sorted({row["n"] for row in rows if row.get("n")})
     name = style.metric_label(rows, plain=True)
-    parts = [f"{name[:1].upper()}{name[1:]}: {drawn} of {cells} cells have a value"]
+    parts = [f"{sentence(name)}: {drawn} of {cells} cells have a value"]
     if seeds:
         many = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         parts[0] += f", over {many} seed{'s' if seeds != [1] else ''}"

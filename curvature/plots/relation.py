@@ -5,6 +5,7 @@ from typing import Any
 
 from curvature.plots import style
 from curvature.plots.scales import set_value_scale
+from curvature.plots.text import FONT
 
 COLUMNS = ("run.optimizer", "x", "y", "x_metric", "y_metric", "metric", "value")
 
@@ -22,7 +23,7 @@ def relation(
         raise ValueError("The relation figure has nothing to draw: no setting has both metrics.")
     found = {row["run.optimizer"]: row for row in rows if row.get("metric") == "rank_correlation"}
     optimizers = style.levels(points, "run.optimizer")
-    figure = style.new_figure(width, 2.9, _caption(points, found) if caption else "")
+    figure = style.new_figure(width, 2.9, _caption(points, found), drawn=caption)
     axes = figure.subplots()
     x_factor = style.factor(points[0]["x_metric"])
     y_factor = style.factor(points[0]["y_metric"])
@@ -50,8 +51,8 @@ def relation(
     set_value_scale(axes.xaxis, [row["x"] * x_factor for row in points])
     set_value_scale(axes.yaxis, [row["y"] * y_factor for row in points])
     style.plain_axes(axes)
-    axes.set_xlabel(style.metric_label(points, points[0]["x_metric"]), fontsize=style.FONT + 0.5)
-    axes.set_ylabel(style.metric_label(points, points[0]["y_metric"]), fontsize=style.FONT + 0.5)
+    axes.set_xlabel(style.metric_label(points, points[0]["x_metric"]), fontsize=FONT + 0.5)
+    axes.set_ylabel(style.metric_label(points, points[0]["y_metric"]), fontsize=FONT + 0.5)
     style.legend_above(figure, axes, width)
     return figure
 

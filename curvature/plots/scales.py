@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from curvature.plots import style
+from curvature.plots.text import short
 
 LOG_FROM = 100.0  # a larger ratio is drawn on a logarithmic axis
 
@@ -31,7 +31,7 @@ def set_value_scale(axis: Any, values: Sequence[float], *, log_from: float = LOG
     else:
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         return
-    axis.set_major_formatter(FuncFormatter(lambda value, _: style.short(value, 1)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value, 1)))
 
 
 class _SymmetricTicks:

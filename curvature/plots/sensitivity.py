@@ -6,6 +6,7 @@ from typing import Any
 
 from curvature.plots import style
 from curvature.plots.scales import set_value_scale
+from curvature.plots.text import FONT, settings, width_of
 
 COLUMNS = ("run.optimizer", "run.lr", "run.weight_decay", "metric", "value", "status")
 
@@ -30,10 +31,9 @@ def sensitivity(
     rates = style.levels(rows, "run.lr")
     shared = len({(row.get("run.optimizer"), row.get("run.lr")) for row in rows}) == len(rows)
     width = width or (style.SINGLE if shared else style.DOUBLE)
-    across = 1 if shared else min(len(optimizers), max(1, round(width / 2.3)))
-    down = 1 if shared else math.ceil(len(optimizers) / across)
-    text = f"{_caption(rows, shared)} {note}".strip() if caption else ""
-    figure = style.new_figure(width, 2.6 if shared else 1.6 * down + 0.3, text)
+    down, across = style.panels(1 if shared else len(optimizers), width)
+    text = f"{_caption(rows, shared)} {note}".strip()
+    figure = style.new_figure(width, 2.6 if shared else 1.6 * down + 0.3, text, drawn=caption)
     grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
     factor = style.factor(rows[0]["metric"])
     for i, optimizer in enumerate(optimizers):
@@ -49,7 +49,7 @@ def sensitivity(
         if shared:
             axes.plot([], [], color=colour, marker=marker, markersize=3.2, linewidth=1, label=label)
         else:
-            axes.set_title(label, fontsize=style.FONT + 0.5, pad=3)
+            axes.set_title(label, fontsize=FONT + 0.5, pad=3)
     for axes in grid.flat[1 if shared else len(optimizers) :]:
         axes.set_visible(False)
     for i, axes in enumerate(grid.flat[: 1 if shared else len(optimizers)]):
@@ -91,11 +91,13 @@ def _set_axes(axes: Any, rows: Rows, rates: Sequence[Any], room: float, lowest: 
     factor = style.factor(rows[0]["metric"])
     drawn = [row["value"] * factor for row in rows if row.get("value") is not None]
     set_value_scale(axes.yaxis, drawn)
-    labels = [style.setting(rate) for rate in rates]
+    if not drawn:
+        style.say_nothing_is_left(axes)
+    labels = settings(rates)
     axes.set_xlim(-0.4, len(rates) - 0.6)
     axes.set_xticks(range(len(rates)), labels)
     style.plain_axes(axes)
-    if max(style.width_of(label) for label in labels) > 0.85 * (room - 0.55) / len(rates):
+    if max(width_of(label) for label in labels) > 0.85 * (room - 0.55) / len(rates):
         axes.tick_params(axis="x", rotation=90)
     axes.tick_params(labelbottom=lowest)
     axes.set_xlabel("learning rate" if lowest else "")
@@ -104,7 +106,7 @@ def _set_axes(axes: Any, rows: Rows, rates: Sequence[Any], room: float, lowest: 
 def _caption(rows: Rows, shared: bool) -> str:
     parts = []
     if not shared:
-        decays = ", ".join(style.setting(value) for value in style.levels(rows, "run.weight_decay"))
+        decays = ", ".join(settings(style.levels(rows, "run.weight_decay")))
         parts.append(f"A line for each weight decay ({decays}), the smaller the lighter")
     gone = sum(row.get("value") is None for row in rows)
     if gone:

@@ -1,12 +1,11 @@
 """What all figures share: sizes of a printed page, colours, and text that is safe to draw."""
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from curvature.plots.text import FONT, LINE, shown, width_of, wrapped
+
 SINGLE, DOUBLE = 3.3, 6.9  # inches: a column of a paper, and two
-FONT = 7.0  # points, the smallest
-LINE = FONT * 1.25 / 72  # inches
 
 INK = "#1a1a1a"  # frames and labels; values in cells are #000000 or #ffffff
 FAINT = "#8a8a8a"
@@ -39,7 +38,6 @@ _MATHEMATICS = {
     "gradient_norm": r"$\Vert\nabla L\Vert$",
 }
 _OTHERS = [("#7F7F7F", "X"), ("#5D3A9B", "h"), ("#994F00", "<"), ("#000000", ">"), ("#40B0A6", "*")]
-_LONGEST = 22  # characters of a name
 
 
 def require(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], figure: str) -> None:
@@ -93,62 +91,11 @@ def factor(metric: Any) -> float:
     return 100.0 if metric == "accuracy" else 1.0
 
 
-def short(value: float, digits: int = 2) -> str:
-    """A number in few characters.
-
-    >>> [short(v) for v in (0, 0.0312, 1, 12.4, 234, 123456.0, -3e24, 0.000012)]
-    ['0', '0.031', '1.0', '12', '230', '1.2e5', '-3e24', '1.2e-5']
-    """
-    if value == 0:
-        return "0"
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    if -2 <= int(exponent) <= 2:
-        return f"{float(f'{value:.{digits}g}'):.{max(0, digits - 1 - int(exponent))}f}"
-    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-    return f"{mantissa}e{int(exponent)}"
-
-
-def setting(value: Any) -> str:
-    """A learning rate or weight decay as it was typed: 0, 0.1, 5e-4.
-
-    >>> [setting(v) for v in (0.0, 0.1, 0.0005, 1e-05, 3)]
-    ['0', '0.1', '5e-4', '1e-5', '3']
-    """
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return shown(value)
-    if value == 0:
-        return "0"
-    plain = f"{value:.6g}"
-    if "e" not in plain and len(plain.lstrip("-")) <= 5:
-        return plain
-    mantissa, exponent = f"{value:.5e}".split("e")
-    mantissa = mantissa.rstrip("0").rstrip(".")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def shown(text: Any) -> str:
-    """A stranger's text fit to be drawn: no mathematics, no control characters, not too long."""
-    known = _glyphs()
-    plain = "".join(c if ord(c) in known and c.isprintable() else "?" for c in str(text))
-    plain = plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
-    return plain.replace("$", r"\$")
-
-
-def width_of(text: str, size: float = FONT) -> float:
-    """The printed width in inches."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    font = FontProperties(size=size)
-    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
-    return float(width) / 72
-
-
-def new_figure(width: float, height: float, caption: str) -> Any:
-    """A Figure of no window; the caption is wrapped below the axes, and kept as its label."""
+def new_figure(width: float, height: float, caption: str, *, drawn: bool) -> Any:
+    """A Figure of no window, with its caption as its label and, ``drawn``, below the axes."""
     from matplotlib.figure import Figure
 
-    lines = _wrapped(caption, width - 0.1)
+    lines = wrapped(caption, width - 0.1) if drawn else []
     below = (len(lines) + 0.6) * LINE if lines else 0.0
     figure = Figure(figsize=(width, height + below), dpi=200, layout="constrained")
     figure.patch.set_alpha(0.0)
@@ -163,15 +110,25 @@ def new_figure(width: float, height: float, caption: str) -> Any:
     return figure
 
 
-def _wrapped(text: str, width: float) -> list[str]:
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and width_of(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
+def say_nothing_is_left(axes: Any) -> None:
+    """Axes without a value say why, rather than show a scale."""
+    axes.text(
+        0.5,
+        0.5,
+        "all diverged or failed",
+        transform=axes.transAxes,
+        ha="center",
+        fontsize=FONT,
+        color=INK,
+    )
+    axes.set_yticks([])
+
+
+def panels(count: int, width: float) -> tuple[int, int]:
+    """Rows and columns of equal panels, as even as they come."""
+    across = min(count, max(1, round(width / 2.3)))
+    down = -(-count // across)
+    return down, -(-count // down)
 
 
 def plain_axes(axes: Any) -> None:
@@ -207,11 +164,3 @@ def legend_above(figure: Any, axes: Any, width: float) -> None:
         columnspacing=0.9,
         borderpad=0.1,
     )
-
-
-@functools.cache
-def _glyphs() -> frozenset[int]:
-    from matplotlib.font_manager import FontProperties, findfont
-    from matplotlib.ft2font import FT2Font
-
-    return frozenset(FT2Font(findfont(FontProperties())).get_charmap())

@@ -5,6 +5,7 @@ from typing import Any
 
 from curvature.plots import style
 from curvature.plots.scales import set_value_scale
+from curvature.plots.text import FONT, shown
 
 COLUMNS = ("run", "epoch")
 PANELS = {
@@ -32,9 +33,8 @@ def training_curves(
     if not present:
         raise ValueError(f"The training curves need one of the columns {', '.join(panels)}.")
     optimizers = style.levels(rows, "run.optimizer")
-    across = min(len(present), max(1, round(width / 2.3)))
-    down = -(-len(present) // across)
-    figure = style.new_figure(width, 1.75 * down + 0.35, _caption(rows) if caption else "")
+    down, across = style.panels(len(present), width)
+    figure = style.new_figure(width, 1.75 * down + 0.35, _caption(rows), drawn=caption)
     grid = figure.subplots(down, across, squeeze=False)
     for axes, panel in zip(grid.flat, present, strict=False):
         _draw_panel(axes, rows, panel, optimizers)
@@ -68,8 +68,8 @@ def _draw_panel(axes: Any, rows: Rows, panel: str, optimizers: Sequence[Any]) ->
             axes.plot(x[-1:], y[-1:], color=colour, marker="x", markersize=4, gid="diverged")
     set_value_scale(axes.yaxis, values)
     style.plain_axes(axes)
-    axes.set_xlabel("epoch", fontsize=style.FONT + 0.5)
-    axes.set_ylabel(PANELS.get(panel, style.shown(panel)), fontsize=style.FONT + 0.5)
+    axes.set_xlabel("epoch", fontsize=FONT + 0.5)
+    axes.set_ylabel(PANELS.get(panel, shown(panel)), fontsize=FONT + 0.5)
 
 
 def _caption(rows: Rows) -> str:

@@ -173,4 +173,4 @@ def _t_cdf(t: float, df: float) -> float:
 
 
 def _exp(y: float) -> float:
-    return math.exp(max(min(y, 709.0), -745.0))
+    return math.exp(max(min(y, 700.0), -700.0))  # and its inverse is finite

@@ -18,14 +18,13 @@ _TIMES = ("seconds", "device", "curvature", "torch", "checkpoint", "file", "mess
 
 def measured_on(row: Mapping[str, Any]) -> str | None:
     """What ``on`` finds this row by: a split of the run's own data, or another data set's name."""
-    split = row.get("split")
-    there = _data_names(row)
+    split, there = row.get("split"), _data_names(row)
     own = _base(row["run.data"]) if row.get("run.data") else None
-    if split is None or (split != "test" and own not in there and own is not None):
-        return there[0] if split is None and there else None
+    if split is None:
+        return there[0] if there else None
     if own is None or not there or own in there:
         return str(split)
-    return there[0]
+    return there[0] if split == "test" else None
 
 
 def select(
