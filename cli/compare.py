@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from curvature.runs.rows import Row
 from curvature.statistics import Verdict, at_best, best_settings, select, summarize
 from curvature.statistics import compare as verdicts_on
+from curvature.statistics.settings import LARGER_IS_BETTER, SMALLER_IS_BETTER
 
-from .output import TITLES, number
+from .output import TITLES, Output, number, output_options
 from .tables import SOURCES, read_sources, selection_options, write_figure
 
 METRICS = ("accuracy", "trace", "eigmax")
+CHOICES = (*LARGER_IS_BETTER, *SMALLER_IS_BETTER)
 
 
 @click.command()
 @SOURCES
-@click.option("--metric", "metrics", multiple=True, help="May be repeated.  [default: those three]")
+@click.option("--metric", "metrics", multiple=True, help=f"Repeatable; {', '.join(METRICS)}.")
 @click.option(
     "--choose-by",
-    type=click.Choice(("accuracy", "loss", "calibration_error")),
+    type=click.Choice(CHOICES),
     default="accuracy",
     show_default=True,
     help="What chooses the best setting, on the validation data.",
 )
 @selection_options
 @click.option("--out", type=click.Path(path_type=Path), help="A figure: .png, .svg or .pdf.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable results on stdout.")
+@output_options
 def compare(
     sources: tuple[Path, ...],
     metrics: tuple[str, ...],
@@ -43,7 +42,7 @@ def compare(
     analysis: str | None,
     conditions: tuple[str, ...],
     out: Path | None,
-    as_json: bool,
+    output: Output,
 ) -> None:
     """Compare optimizers at their best settings: is one flatter, or is it the noise?
 
@@ -54,63 +53,58 @@ def compare(
     best = best_settings(rows, metric=choose_by)
     chosen = at_best(rows, best)
     there = {row.get("metric") for row in chosen}
+    metrics = metrics or tuple(m for m in METRICS if m in there)
     table: list[Row] = []
-    verdicts: list[Verdict] = []
-    for metric in metrics or [m for m in METRICS if m in there]:
+    answer: dict[str, Any] = {"best": best, "means": [], "verdicts": []}
+    for metric in metrics:
         seeds = select(chosen, metric, on, block=block, analysis=analysis)
-        table += [*seeds, *summarize(seeds, by=("run.optimizer",))]
-        verdicts += verdicts_on(seeds)
-    if as_json:
-        _print_json(best, table, verdicts)
-    else:
-        _print_tables(best, table, verdicts)
+        means = summarize(seeds, by=("run.optimizer",))
+        verdicts = verdicts_on(seeds)
+        table += [*seeds, *means]
+        answer["means"] += means
+        answer["verdicts"] += [{**vars(v), "verdict": str(v)} for v in verdicts]
+        title = f"{TITLES.get(metric, metric)} on {on}"
+        output.lines([title, *_mean_lines(means), *_verdict_lines(verdicts), ""])
+    output.answer(answer)
     if out:
         from curvature.plots import comparison
 
-        write_figure(
-            out, comparison(table, metrics=list(dict.fromkeys(r["metric"] for r in table)))
+        write_figure(out, comparison(table, metrics=metrics), output)
+
+
+def _mean_lines(means: Sequence[Row]) -> list[str]:
+    cells = [
+        (
+            str(row["run.optimizer"]),
+            f"lr {row['run.lr']:g}",
+            f"decay {row['run.weight_decay'] or 0:g}",
+            _text(row["value"], row),
+            f"[{_text(row['low'], row)}, {_text(row['high'], row)}]" if row["n"] > 1 else "",
+            f"n={row['n']}" + (f", {row['unconverged']} unconverged" if row["unconverged"] else ""),
         )
+        for row in means
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    padded = [(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
+    return ["  " + "  ".join(line).rstrip() for line in padded]
 
 
-def _print_tables(best: list[Row], table: list[Row], verdicts: list[Verdict]) -> None:
-    console = Console(highlight=False)
-    means = [row for row in table if row.get("run") is None]
-    shown = Table(box=None, pad_edge=False)
-    for heading in ("", "lr", "weight decay", *(TITLES.get(m, m) for m in _metrics(means))):
-        shown.add_column(Text(heading), justify="left" if heading == "" else "right")
-    for setting in best:
-        cells = [str(setting["run.optimizer"])]
-        cells += [f"{setting[name]:g}" for name in ("run.lr", "run.weight_decay")]
-        for metric in _metrics(means):
-            cells.append(_cell(next((r for r in means if _is(r, setting, metric)), None)))
-        shown.add_row(*map(Text, cells))
-    console.print(shown)
+def _verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
+    """The differences that may be named, then the pairs of which none may, by the reason."""
+    lines = []
+    rest: dict[str, list[str]] = {}
     for verdict in verdicts:
-        console.print(Text(str(verdict)), soft_wrap=True)
+        if verdict.winner is None:
+            rest.setdefault(verdict.reason, []).append(f"{verdict.a} and {verdict.b}")
+            continue
+        value, low, high = (number(x, 3) for x in verdict.of_loser)
+        what = f"{verdict.loser} {'/' if verdict.ratio else '−'} {verdict.winner}"
+        lines.append(f"  {verdict}: {what} = {value} [{low}, {high}], p = {number(verdict.p, 2)}")
+    lines += [f"  indistinguishable ({why}): {', '.join(pairs)}" for why, pairs in rest.items()]
+    return lines
 
 
-def _print_json(best: list[Row], table: list[Row], verdicts: list[Verdict]) -> None:
-    means = [row for row in table if row.get("run") is None]
-    said = [{**vars(verdict), "verdict": str(verdict)} for verdict in verdicts]
-    found: dict[str, Any] = {"best": best, "means": means, "verdicts": said}
-    click.echo(json.dumps(found, indent=2, allow_nan=False))
-
-
-def _metrics(means: list[Row]) -> list[str]:
-    return list(dict.fromkeys(row["metric"] for row in means))
-
-
-def _is(row: Row, setting: Row, metric: str) -> bool:
-    return row["metric"] == metric and row["run.optimizer"] == setting["run.optimizer"]
-
-
-def _cell(row: Row | None) -> str:
-    if row is None or row["value"] is None:
-        return "–" if row is None else str(row["status"])
-    percent = row["metric"] == "accuracy"
-
-    def text(value: float) -> str:
-        return f"{value:.2%}" if percent else number(value, 3)
-
-    bounds = f" [{text(row['low'])}, {text(row['high'])}]" if row["low"] is not None else ""
-    return f"{text(row['value'])}{bounds} n={row['n']}"
+def _text(value: float | None, row: Row) -> str:
+    if value is None:
+        return str(row["status"]) if row["value"] is None else "–"
+    return f"{value:.2%}" if row["metric"] == "accuracy" else number(value, 3)

@@ -9,6 +9,7 @@ import click
 from curvature.statistics import select, summarize
 from curvature.statistics.intervals import STATISTICS
 
+from .output import Output, output_options
 from .tables import SOURCES, read_sources, selection_options, write_figure
 
 WIDTHS = {"single": 3.3, "double": 6.9}
@@ -29,6 +30,7 @@ WIDTHS = {"single": 3.3, "double": 6.9}
 @click.option("--title", help="Of the colour scale, in place of the metric's name.")
 @click.option("--no-caption", is_flag=True, help="Leave the counts to the text around the figure.")
 @click.option("--out", type=click.Path(path_type=Path), help="A .png, .svg or .pdf file.")
+@output_options
 def heatmap(
     sources: tuple[Path, ...],
     metric: str,
@@ -41,6 +43,7 @@ def heatmap(
     title: str | None,
     no_caption: bool,
     out: Path | None,
+    output: Output,
 ) -> None:
     """Draw a metric over the grid of SOURCES (folders of runs, .csv or .jsonl files).
 
@@ -54,6 +57,7 @@ def heatmap(
     rows = select(read_sources(sources, conditions), metric, on, block=block, analysis=analysis)
     table = summarize(rows, statistic=statistic)
     figure = draw(table, width=WIDTHS[width], title=title, caption=not no_caption)
-    click.echo(caption_of(figure), err=True)
+    output.say(caption_of(figure))
+    output.answer(table)
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"heatmap-{metric}-{on}")
-    write_figure(out or Path(f"{safe}.png"), figure)
+    write_figure(out or Path(f"{safe}.png"), figure, output)

@@ -15,6 +15,8 @@ from curvature.runs.rows import Row
 from curvature.runs.table import HISTORY, read_rows, read_table
 from curvature.statistics import where
 
+from .output import Output
+
 SOURCES = click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 
 
@@ -68,10 +70,10 @@ def read_histories(sources: Sequence[Path]) -> list[Row]:
     return rows
 
 
-def write_figure(path: Path, figure: Any) -> None:
-    """Write the figure in the format of the file's name, whole, and print the path."""
+def write_figure(path: Path, figure: Any, output: Output) -> None:
+    """Write the figure in the format of the file's name, whole, and say where it is."""
     from curvature.plots import figure_bytes
 
     data = figure_bytes(figure, path.suffix.lower().lstrip(".") or "nothing")
     write_whole(path, lambda file: file.write(data))
-    click.echo(str(path))
+    output.lines([str(path)])

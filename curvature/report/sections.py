@@ -1,7 +1,7 @@
 """What the page says in words and tables, from the rows."""
 
 import statistics as stdlib_statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from curvature import statistics
@@ -51,11 +51,14 @@ def best_settings(rows: Sequence[Row], on: str) -> list[Row]:
     optimizers = levels(best, "run.optimizer")
     best.sort(key=lambda row: optimizers.index(row["run.optimizer"]))
     there = {row.get("metric") for row in rows}
+    results = {
+        METRICS[m]: _results(statistics.at_best(rows, best), m, on) for m in TRUST if m in there
+    }
     for row in best:
         row["label"] = _label(row["run.optimizer"], optimizers)
         row["setting"] = _setting(row)
-        mine = statistics.at_best(rows, [row])
-        row["results"] = {METRICS[m]: _result(mine, m, on) for m in TRUST if m in there}
+        nothing = {"value": "–", "interval": "", "note": ""}
+        row["results"] = {m: of.get(row["run.optimizer"], nothing) for m, of in results.items()}
     return best
 
 
@@ -83,7 +86,7 @@ def verdicts(rows: Sequence[Row], best: Sequence[Row], on: str) -> list[Row]:
             said["what"] = (
                 "Ratio, second to first" if verdict.ratio else "Difference, second − first"
             )
-            said["named"].append(_named(verdict, a, b))
+            said["named"].append(_named(verdict, labels))
     return found
 
 
@@ -139,36 +142,31 @@ def provenance(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:
     return found
 
 
-def _result(rows: Sequence[Row], metric: str, on: str) -> dict[str, str]:
+def _results(rows: Sequence[Row], metric: str, on: str) -> dict[Any, dict[str, str]]:
+    """By optimizer; all on one scale, as they are compared and drawn."""
     try:
-        seeds = statistics.select(rows, metric, on)
-        (mean,) = statistics.summarize(seeds, by=("run.optimizer",))
+        means = statistics.summarize(statistics.select(rows, metric, on), by=("run.optimizer",))
     except ValueError:
-        return {"value": "–", "interval": "", "note": ""}
+        return {}
+    return {mean["run.optimizer"]: _result(mean, metric) for mean in means}
+
+
+def _result(mean: Row, metric: str) -> dict[str, str]:
     bounds = [number(mean[end], metric) for end in ("low", "high")]
     interval = f"[{bounds[0]}, {bounds[1]}]" if mean["low"] is not None else ""
     lost = mean["diverged"] + mean["failed"]
     notes = [f"n = {mean['n']}"]
     notes += [f"{lost} lost"] if lost else []
     notes += [f"{mean['unconverged']} unconverged"] if mean["unconverged"] else []
-    value = number(mean["value"], metric)
-    return {"value": value, "interval": interval, "note": ", ".join(notes)}
+    return {"value": number(mean["value"], metric), "interval": interval, "note": ", ".join(notes)}
 
 
-def _named(verdict: statistics.Verdict, a: str, b: str) -> tuple[str, ...]:
-    """The finding with the winner first, and the loser's number relative to the winner's."""
-    assert verdict.value is not None
-    assert verdict.low is not None
-    assert verdict.high is not None
-    numbers = [verdict.value, verdict.low, verdict.high]
-    if verdict.winner == verdict.a:  # value is a − b, or a / b
-        a, b = b, a
-        turned = [1 / x if verdict.ratio else -x for x in numbers]
-        numbers = [turned[0], turned[2], turned[1]]
+def _named(verdict: statistics.Verdict, labels: Mapping[Any, str]) -> tuple[str, ...]:
     scale = 100 if verdict.metric == "accuracy" else 1
     unit = " points" if verdict.metric == "accuracy" else ""
-    value, low, high = (short(scale * x, 3) for x in numbers)
-    finding = f"{b} is {verdict.reason} than {a}"
+    value, low, high = (short(scale * x, 3) for x in verdict.of_loser)
+    winner, loser = (labels.get(name, str(name)) for name in (verdict.winner, verdict.loser))
+    finding = f"{winner} is {verdict.reason} than {loser}"
     return finding, value + unit, f"{low} to {high}", short(verdict.p or 0.0, 2)
 
 

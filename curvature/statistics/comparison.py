@@ -39,11 +39,27 @@ class Verdict:
     winner: str | None
     reason: str
 
+    @property
+    def loser(self) -> str | None:
+        """The other one, where there is a winner."""
+        return None if self.winner is None else self.b if self.winner == self.a else self.a
+
+    @property
+    def of_loser(self) -> tuple[float, float, float]:
+        """Loser − winner, or loser / winner, and its interval."""
+        assert self.value is not None
+        assert self.low is not None
+        assert self.high is not None
+        if self.winner == self.b:
+            return self.value, self.low, self.high
+        if self.ratio:
+            return 1 / self.value, 1 / self.high, 1 / self.low
+        return -self.value, -self.high, -self.low
+
     def __str__(self) -> str:
         if self.winner is None:
             return f"{self.a} and {self.b}: indistinguishable in {self.metric} ({self.reason})"
-        loser = self.b if self.winner == self.a else self.a
-        return f"{self.winner} is {self.reason} than {loser}"
+        return f"{self.winner} is {self.reason} than {self.loser}"
 
 
 @dataclass(frozen=True)
