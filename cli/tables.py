@@ -1,0 +1,79 @@
+"""What figures and reports are made from: folders of runs, or tables in files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from curvature.runs.csv_table import read_csv
+from curvature.runs.files import read_json, write_whole
+from curvature.runs.folder import RunFolder
+from curvature.runs.rows import Row
+from curvature.runs.table import HISTORY, read_rows, read_table
+from curvature.statistics import where
+
+from .output import Output
+
+SOURCES = click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--on`, `--where`, `--block` and `--analysis`, which choose rows."""
+    options = (
+        ("--on", "test", "What it was measured on: test, val, train, or a data set's name."),
+        ("--block", None, "Part of the data: corruption=fog, say."),
+        ("--analysis", None, "The id of an analysis, where runs have several."),
+    )
+    for name, default, text in options:
+        command = click.option(name, default=default, help=text, show_default=True)(command)
+    return where_option(command)
+
+
+def where_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--where`."""
+    text = "Only rows with this value; may be repeated."
+    option = click.option("--where", "conditions", multiple=True, metavar="COLUMN=VALUE", help=text)
+    return option(command)
+
+
+def read_sources(sources: Sequence[Path], conditions: Sequence[str] = ()) -> list[Row]:
+    """The rows of folders of runs, .jsonl and .csv files, in their order."""
+    rows: list[Row] = []
+    for source in sources:
+        if source.is_dir():
+            found = read_table(source)
+        else:
+            found = (read_csv if source.suffix.lower() == ".csv" else read_rows)(source)
+        if not found:
+            raise ValueError(f"{source} holds no rows: nothing was measured there yet.")
+        rows += found
+    return where(rows, conditions)
+
+
+def read_histories(sources: Sequence[Path]) -> list[Row]:
+    """The rows of training in folders of runs, each with the fields of its run."""
+    rows: list[Row] = []
+    for source in sources:
+        for path in sorted(source.rglob(HISTORY)) if source.is_dir() else ():
+            folder = RunFolder(path.parent)
+            config: dict[str, Any] = {}
+            if folder.config_file.exists():
+                config = read_json(folder.config_file, "config of a run").get("config") or {}
+            about = {
+                f"run.{name}": " ".join(map(str, value)) if isinstance(value, list) else value
+                for name, value in config.items()
+            }
+            rows += [{**row, **about} for row in read_rows(path)]
+    return rows
+
+
+def write_figure(path: Path, figure: Any, output: Output) -> None:
+    """Write the figure in the format of the file's name, whole, and say where it is."""
+    from curvature.plots import figure_bytes
+
+    data = figure_bytes(figure, path.suffix.lower().lstrip(".") or "nothing")
+    write_whole(path, lambda file: file.write(data))
+    output.lines([str(path)])

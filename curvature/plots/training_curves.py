@@ -1,0 +1,81 @@
+"""Loss, validation accuracy, step size η_t and radius ρ_t over the epochs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from curvature.plots import style
+from curvature.plots.scales import set_value_scale
+from curvature.plots.text import FONT, shown
+
+COLUMNS = ("run", "epoch")
+PANELS = {
+    "train_loss": "training loss",
+    "val_loss": "validation loss",
+    "val_accuracy": "validation accuracy (%)",
+    "eta": r"step size $\eta_t$",
+    "rho": r"radius $\rho_t$",
+}
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def training_curves(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    panels: Sequence[str] = tuple(PANELS),
+    width: float = style.DOUBLE,
+    caption: bool = True,
+) -> Any:
+    """Draw rows of history, a line for each run, coloured by `run.optimizer` where rows have it."""
+    rows = list(rows)
+    style.require(rows, COLUMNS, "figure of training curves")
+    present = [p for p in panels if any(row.get(p) is not None for row in rows)]
+    if not present:
+        raise ValueError(f"The training curves need one of the columns {', '.join(panels)}.")
+    optimizers = style.levels(rows, "run.optimizer")
+    down, across = style.panels(len(present), width)
+    figure = style.new_figure(width, 1.75 * down + 0.35, _caption(rows), drawn=caption)
+    grid = figure.subplots(down, across, squeeze=False)
+    for axes, panel in zip(grid.flat, present, strict=False):
+        _draw_panel(axes, rows, panel, optimizers)
+    for axes in grid.flat[len(present) :]:
+        axes.set_visible(False)
+    if optimizers != [None]:
+        first = grid.flat[0]
+        for name in optimizers:
+            label, colour, _ = style.look(name, optimizers)
+            first.plot([], [], color=colour, linewidth=1, label=label)
+        style.legend_above(figure, first, width)
+    return figure
+
+
+def _draw_panel(axes: Any, rows: Rows, panel: str, optimizers: Sequence[Any]) -> None:
+    factor = 100.0 if panel == "val_accuracy" else 1.0
+    values = []
+    for run in dict.fromkeys(row["run"] for row in rows):
+        line = sorted((row for row in rows if row["run"] == run), key=lambda row: row["epoch"])
+        drawn = [row for row in line if row.get(panel) is not None]
+        if not drawn:
+            continue
+        _, colour, _ = style.look(line[0].get("run.optimizer"), optimizers)
+        y = [row[panel] * factor for row in drawn]
+        values += y
+        x = [row["epoch"] for row in drawn]
+        axes.plot(x, y, color=colour, linewidth=0.9, alpha=0.85, gid="curve")
+        if len(drawn) == 1:
+            axes.plot(x, y, color=colour, marker=".", markersize=4, gid="lone")
+        if line[-1].get("status") == "diverged":
+            axes.plot(x[-1:], y[-1:], color=colour, marker="x", markersize=4, gid="diverged")
+    set_value_scale(axes.yaxis, values)
+    style.plain_axes(axes)
+    axes.set_xlabel("epoch", fontsize=FONT + 0.5)
+    axes.set_ylabel(PANELS.get(panel, shown(panel)), fontsize=FONT + 0.5)
+
+
+def _caption(rows: Rows) -> str:
+    runs = {row["run"] for row in rows}
+    diverged = {row["run"] for row in rows if row.get("status") == "diverged"}
+    parts = [f"{len(runs)} run{'s' if len(runs) != 1 else ''}"]
+    if diverged:
+        parts.append(f"{len(diverged)} diverged (× at the last epoch before)")
+    return "; ".join(parts) + "."

@@ -1,0 +1,284 @@
+"""Each figure from a table: what is shown is what was given, and nothing else."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+
+from curvature import statistics
+from curvature.plots import FIGURES, caption_of, figure_bytes
+from curvature.plots import comparison as comparison_figure
+from curvature.plots.cells import scale_of
+from curvature.plots.style import OPTIMIZERS, look
+from curvature.plots.text import FONT
+from tests.statistics.tables import RATES, Row, grid
+
+SMALL = {"rates": RATES[2:], "decays": (0.0, 1e-3), "optimizers": ("sgd", "sam", "sa-sam")}
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    return grid(**SMALL)
+
+
+def summary(rows: list[Row], metric: str) -> list[Row]:
+    return statistics.summarize(statistics.select(rows, metric))
+
+
+def best_table(rows: list[Row]) -> list[Row]:
+    chosen = statistics.at_best(rows, statistics.best_settings(rows))
+    table: list[Row] = []
+    for metric in ("accuracy", "trace", "eigmax"):
+        seeds = statistics.select(chosen, metric)
+        table += seeds + statistics.summarize(seeds, by=("run.optimizer",))
+    return table
+
+
+def history() -> list[Row]:
+    return [
+        {
+            "run": f"{name}-{seed}",
+            "run.optimizer": name,
+            "epoch": epoch,
+            "train_loss": 2.0 / epoch + seed,
+            "val_accuracy": 1 - 1 / epoch if epoch < 4 or name == "sgd" else None,
+            "eta": 0.1 * epoch,
+            "rho": math.sqrt(0.1 * epoch) if name == "sa-sam" else None,
+            "status": "diverged" if name == "sa-sam" and epoch == 4 else "ok",
+        }
+        for name in ("sgd", "sa-sam")
+        for seed in (0, 1)
+        for epoch in (1, 2, 3, 4)
+    ]
+
+
+TABLES: dict[str, Callable[[list[Row]], list[Row]]] = {
+    "heatmap": lambda rows: summary(rows, "trace"),
+    "comparison": best_table,
+    "sensitivity": lambda rows: summary(rows, "accuracy"),
+    "relation": lambda rows: statistics.pair(rows, "eigmax"),
+    "training_curves": lambda rows: history(),
+}
+
+
+def artists(figure: Figure, gid: str) -> list[Any]:
+    return [artist for artist in figure.findobj() if artist.get_gid() == gid]
+
+
+def heights(figure: Figure, gid: str) -> list[float]:
+    found = [float(y) for line in artists(figure, gid) for y in line.get_ydata()]
+    return sorted(y for y in found if math.isfinite(y))
+
+
+def test_every_figure_has_a_table_here() -> None:
+    assert set(TABLES) == set(FIGURES)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("width", [3.3, 6.9])
+def test_a_figure_is_as_wide_as_asked_and_nothing_is_smaller_than_seven_points(
+    name: str, width: float, rows: list[Row]
+) -> None:
+    figure = FIGURES[name](TABLES[name](rows), width=width)
+    figure.draw_without_rendering()
+    assert figure.get_size_inches()[0] <= width + 1e-9
+    texts = [t for t in figure.findobj(match=lambda a: hasattr(a, "get_fontsize")) if t.get_text()]
+    assert min(text.get_fontsize() for text in texts if text.get_visible()) >= FONT
+    box = figure.get_tightbbox()
+    assert box.x0 >= -0.02
+    assert box.y0 >= -0.02
+    assert box.x1 <= figure.get_size_inches()[0] + 0.02
+    assert box.y1 <= figure.get_size_inches()[1] + 0.02
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_table_without_rows_or_columns_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match="the table is empty"):
+        FIGURES[name]([])
+    with pytest.raises(ValueError, match=r"needs the column|table is empty"):
+        FIGURES[name]([{"metric": "accuracy", "colour": 3}])
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_the_same_table_gives_the_same_bytes(kind: str, rows: list[Row]) -> None:
+    table = summary(rows, "trace")
+    first, second = (figure_bytes(FIGURES["heatmap"](table), kind) for _ in range(2))
+    assert first == second
+    assert first.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[kind])
+
+
+def test_another_format_is_refused(rows: list[Row]) -> None:
+    with pytest.raises(ValueError, match="png, svg, pdf, not `gif`"):
+        figure_bytes(FIGURES["heatmap"](summary(rows, "trace")), "gif")
+
+
+def test_a_cell_has_the_colour_of_its_value(rows: list[Row]) -> None:
+    table = summary(rows, "trace")
+    figure = FIGURES["heatmap"](table)
+    scale = scale_of(table)
+    rates, decays = list(SMALL["rates"]), list(SMALL["decays"])
+    for axes, name in zip(figure.axes, SMALL["optimizers"], strict=False):
+        assert axes.get_title() == OPTIMIZERS[name][0]
+        for row in (row for row in table if row["run.optimizer"] == name):
+            x, y = rates.index(row["run.lr"]), decays.index(row["run.weight_decay"])
+            (box,) = [a for a in axes.patches if a.get_gid() == f"cell {x} {y}"]
+            if row["value"] is not None:
+                assert box.get_facecolor() == pytest.approx(scale.colour(row["value"]))
+
+
+def test_values_over_decades_are_coloured_by_their_logarithm() -> None:
+    def table(*values: float) -> list[Row]:
+        return [{"metric": "trace", "value": value, "status": "ok"} for value in values]
+
+    wide = scale_of(table(1.0, 1e6, 1e12))
+    assert wide.logarithmic
+    assert wide.norm(1e6) == pytest.approx(0.5)
+    assert not scale_of(table(1.0, 50.0)).logarithmic
+    signed = scale_of(table(-1e12, 1.0, 1e6))
+    assert signed.signed
+    assert signed.colour(-1e6) == signed.colour(1e6)
+    assert wide.colour(0.0) == wide.colour(1.0)
+
+
+def test_what_is_marked_is_what_is_counted(rows: list[Row]) -> None:
+    table = summary(rows, "trace")
+    table[0] |= {"unconverged": 2, "converged": False, "value": -3.0}
+    table[1] |= {"value": None, "status": "failed"}
+    table[2] |= {"value": math.nan, "status": "ok"}
+    del table[-1]
+    figure = FIGURES["heatmap"](table)
+    caption = caption_of(figure)
+    good = [r for r in table if r["value"] is not None and math.isfinite(r["value"])]
+    hollow = sum(r["unconverged"] > 0 for r in good)
+    partly = sum(r["diverged"] > 0 for r in good)
+    negative = sum(r["value"] < 0 for r in good)
+    gone = len(table) - len(good) - 1
+    assert len(artists(figure, "unconverged")) == hollow > 0
+    assert negative > 0
+    assert len(artists(figure, "partly")) == partly
+    assert f"{len(good)} of 18 cells have a value" in caption
+    assert f"{gone} diverged (×, grey)" in caption
+    assert "1 failed" in caption
+    assert f"{hollow} with unconverged estimates" in caption
+    assert f"{negative} negative (hatched)" in caption
+    assert "1 not run (blank)" in caption
+    assert not any("nan" in text.get_text() for text in artists(figure, "number"))
+
+
+def test_two_values_in_one_cell_are_refused(rows: list[Row]) -> None:
+    with pytest.raises(ValueError, match=r"two rows are of sgd.*summarize over the seeds"):
+        FIGURES["heatmap"](statistics.select(rows, "trace"))
+
+
+def test_the_comparison_shows_every_seed_mean_and_interval(rows: list[Row]) -> None:
+    table = best_table(rows)
+    figure = FIGURES["comparison"](table)
+    for gid, column, of_seeds in (("seed", "value", True), ("mean", "value", False)):
+        given = [
+            row[column] * (100 if row["metric"] == "accuracy" else 1)
+            for row in table
+            if (row.get("run") is not None) == of_seeds and row[column] is not None
+        ]
+        repeats = 1 if of_seeds else 2  # a mean is a short line
+        assert heights(figure, gid) == pytest.approx(sorted(given * repeats))
+    ends = [
+        row[end] * (100 if row["metric"] == "accuracy" else 1)
+        for row in table
+        if row.get("run") is None
+        for end in ("low", "high")
+    ]
+    assert heights(figure, "interval") == pytest.approx(sorted(ends))
+
+
+def test_unconverged_seeds_are_hollow(rows: list[Row]) -> None:
+    table = best_table(rows)
+    figure = FIGURES["comparison"](table)
+    hollow = [a for a in artists(figure, "seed") if a.get_markerfacecolor() == "none"]
+    unconverged = [r for r in table if r.get("run") and r["converged"] is False and r["value"]]
+    assert len(hollow) == len(unconverged)
+
+
+def test_a_single_seed_has_no_interval() -> None:
+    figure = comparison_figure(best_table(grid(**SMALL, seeds=1)))
+    assert artists(figure, "interval") == []
+    assert "of one seed have no interval" in caption_of(figure)
+
+
+def test_lines_of_sensitivity_break_where_all_seeds_diverged() -> None:
+    table = summary(grid(optimizers=("sgd",), decays=(0.0,)), "accuracy")
+    table[2] |= {"value": None, "low": None, "high": None, "status": "diverged"}
+    figure = FIGURES["sensitivity"](table)
+    (line,) = artists(figure, "line")
+    assert math.isnan(line.get_ydata()[2])
+    points = [100 * row["value"] for row in table if row["value"] is not None]
+    assert heights(figure, "point") == pytest.approx(sorted(points))
+    assert "1 of 5 points diverged" in caption_of(figure)
+
+
+def test_the_relation_shows_all_settings_and_the_correlation(rows: list[Row]) -> None:
+    table = statistics.pair(rows, "eigmax")
+    figure = FIGURES["relation"](table)
+    points = [row for row in table if "x" in row]
+    assert heights(figure, "point") == pytest.approx(sorted(100 * row["y"] for row in points))
+    overall = next(r for r in table if "x" not in r and r["run.optimizer"] is None)
+    assert f"over all {len(points)}: {overall['value']:+.2f}" in caption_of(figure)
+
+
+def test_training_curves_mark_a_divergence() -> None:
+    figure = FIGURES["training_curves"](history())
+    assert len(artists(figure, "diverged")) == 2 * 4  # two runs, in four panels
+    assert "4 runs; 2 diverged" in caption_of(figure)
+
+
+def test_an_optimizer_has_one_colour_in_every_figure() -> None:
+    assert len({colour for _, colour, _ in OPTIMIZERS.values()}) == 6
+    assert look("sam", ["sam"]) == look("sam", ["adam", "sam", "own"])
+    assert look("own", ["own", "sam"])[1] not in {c for _, c, _ in OPTIMIZERS.values()}
+
+
+@pytest.mark.parametrize("name", ["heatmap", "comparison", "sensitivity", "relation"])
+def test_strangers_names_are_drawn_as_text(name: str) -> None:
+    hostile = ("$\\frac{1}{0}$ <b>&", "名前" * 40, "a\n\x07" + "b" * 200)
+    rows = grid(optimizers=hostile, rates=(1e-30, 1e30), decays=(0.0, 1 / 7), seeds=2)
+    svg = figure_bytes(FIGURES[name](TABLES[name](rows)), "svg").decode()
+    assert "&lt;b>" in svg or "&lt;b&gt;" in svg
+    assert "b" * 60 not in svg
+
+
+@pytest.mark.parametrize("name", ["heatmap", "comparison", "sensitivity"])
+def test_a_table_in_which_all_diverged_is_drawn_as_that(name: str) -> None:
+    rows = [{**r, "value": None, "status": "diverged"} for r in grid(**SMALL)]
+    table = summary(rows, "trace")
+    figure = FIGURES[name](table)
+    figure.draw_without_rendering()
+    assert "diverged" in caption_of(figure)
+
+
+def test_many_rates_and_decays_fit_and_have_their_labels() -> None:
+    rates = tuple(10 ** (-4 + k / 3) for k in range(12))
+    decays = (0.0, *(10 ** (-6 + k / 2) for k in range(9)))
+    rows = grid(optimizers=("sgd", "sam"), rates=rates, decays=decays, seeds=1)
+    figure = FIGURES["heatmap"](summary(rows, "trace"))
+    figure.draw_without_rendering()
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert len(labels) == len(set(labels)) == 12
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "0"
+    assert "2.15e-4" in labels
+
+
+def test_drawing_opens_no_window_and_loads_no_pyplot() -> None:
+    code = (
+        "import sys; sys.path.insert(0, '.');"
+        "from curvature.plots import FIGURES, figure_bytes;"
+        "assert 'matplotlib' not in sys.modules;"
+        "row = {'run.optimizer': 'sgd', 'run.lr': 1, 'run.weight_decay': 0, 'metric': 'loss',"
+        " 'value': 1.0, 'status': 'ok'};"
+        "figure_bytes(FIGURES['heatmap']([row]), 'png');"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
