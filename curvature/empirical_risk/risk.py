@@ -92,7 +92,8 @@ class EmpiricalRisk:
     def evaluating(self) -> Iterator[None]:
         """The state in which everything is computed; entering it inside itself costs nothing."""
         if self._inside:
-            yield
+            with torch.inference_mode(False), torch.enable_grad():
+                yield
             return
         with evaluating(self.model, training=self.mode == "train", tf32=self.tf32):
             self._inside = True
@@ -170,11 +171,8 @@ class EmpiricalRisk:
         return self.flatten(p.detach() for p in self._leaves)
 
     def all_parts(self) -> Iterator[Any]:
-        """The micro-batches of all batches in order; to be gone over inside ``evaluating``.
-
-        It doesn't enter that state itself: where its consumer failed, a generator would leave it
-        only when collected.
-        """
+        """The micro-batches of all batches in order; to be gone over inside ``evaluating``."""
+        # a generator that entered it would leave it only when collected, if its consumer failed
         if not self._inside:
             raise RuntimeError("`all_parts` is gone over inside `with risk.evaluating():`.")
         for batch in self.batches:

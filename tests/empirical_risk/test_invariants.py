@@ -214,6 +214,13 @@ def test_a_vector_with_a_graph_gives_a_product_without() -> None:
     assert not (H @ V.clone().requires_grad_()).requires_grad
 
 
+def test_no_grad_in_between_makes_no_zeros() -> None:
+    H = hessian(net(), "cross_entropy", uneven(VECTORS, Y))
+    expected = H @ V
+    with H.risk.evaluating(), torch.no_grad():
+        torch.testing.assert_close(H @ V, expected)
+
+
 def test_parts_outside_of_evaluation_mode_are_refused() -> None:
     risk = EmpiricalRisk(net(), "cross_entropy", uneven(VECTORS, Y))
     with pytest.raises(RuntimeError, match="is gone over inside"):
