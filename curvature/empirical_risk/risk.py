@@ -237,7 +237,7 @@ class EmpiricalRisk:
         return list(self._leaves)
 
     def _versions(self) -> list[int]:
-        return [p._version for p in self.model.parameters()]
+        return [0 if p.is_inference() else p._version for p in self.model.parameters()]
 
     def _examples(self, batch: Any) -> int:
         return examples_of(batch) if self.loss is None else examples(batch)
