@@ -139,6 +139,7 @@ def _cells(row: Row) -> tuple[str, str, str, str]:
     title = TITLES.get(row["metric"], row["metric"])
     if row["metric"] == "eigenvalue":
         title = f"λ_{row['index'] + 1}"
+    title += f", {row['block']}" if row.get("block") else ""
     if row["status"] != "ok":
         return title, row["status"], "–", ""
     percent = row["metric"] == "accuracy"

@@ -70,10 +70,10 @@ def train(
     """Train a network; as it stands, a small one on handwritten digits, in seconds.
 
     \b
-      curv train --optimizer sa-sam
+      curv train --optimizer sam --rho 0.1 --seed 1
       curv train --model resnet20 --data cifar10:DIR --optimizer msgd --schedule cosine
 
-    The run's folder is RUNS/ID, where ID is the hash of what is trained: the same command again
+    The run's folder is OUT/ID, where ID is the hash of what is trained: the same command again
     goes on where it stopped, and does nothing once it is done.
     """
     if threads:

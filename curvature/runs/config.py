@@ -68,10 +68,14 @@ class RunConfig(_Hashed):
 
     _specs = ("model", "data")
 
-    model: str = option("mlp", "Model: a name of `curv models`, or module:factory.")
-    data: str = option("digits", "Training data: NAME[:DIR][,key=value…], or module:factory.")
+    model: str = option(
+        "mlp", "Model: a name of `curv models`, as vgg19:width=0.25, or module:factory."
+    )
+    data: str = option("digits", "Data, as cifar10:DIR (see `curv datasets`), or module:factory.")
     loss: str = option("cross_entropy", "Loss: a name, or module:function.")
-    optimizer: str = option("sgd", "sgd, msgd, adam, sam, sa-sgd or sa-sam.")
+    optimizer: str = option(
+        "sgd", "sgd, msgd, adam, sam, sa-sgd, sa-sam (see `curv optimizers`), or module:class."
+    )
     lr: float = option(0.1, "Learning rate η (for sa-sgd and sa-sam: η₀).", above=0)
     weight_decay: float = option(
         0.0, "Weight decay λ: adds λw to the gradient that descends.", least=0

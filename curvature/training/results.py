@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from curvature import datasets
 from curvature.datasets.dataset import Dataset
 from curvature.runs.checkpoint import Checkpoint
@@ -24,6 +26,11 @@ class Part:
     spec: str
     split: str
     data: Dataset
+
+    def metrics(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Its rows' numbers for the checkpoint, as `test_accuracy`: of the run's own data alone."""
+        whole = [row for row in rows if row["block"] is None and self.name in SPLITS]
+        return {f"{self.name}_{row['metric']}": row["value"] for row in whole}
 
 
 def parts_to_evaluate(
@@ -93,6 +100,7 @@ def _provenance(task: Task, checkpoint: Checkpoint, part: Part) -> Row:
         "loss": config.loss,
         "batchnorm": "eval",
         "device": str(task.device),
+        "threads": torch.get_num_threads(),
         "dtype": "float32",
         "seed": config.seed,
         "curvature": VERSIONS["curvature"],

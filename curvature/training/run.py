@@ -135,8 +135,7 @@ def _finish(
         for part in parts:
             rows = final_rows(task, checkpoint, part, message)
             write_rows(folder.rows(f"evaluation-{part.name}"), rows)
-            found = {row["metric"]: row["value"] for row in rows if row["block"] is None}
-            metrics |= {f"{part.name}_{metric}": value for metric, value in found.items()}
+            metrics |= part.metrics(rows)
         checkpoint = replace(checkpoint, metrics=checkpoint.metrics | metrics)
     _write(folder, state, checkpoint)
     about = {"message": message} if message else {}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from curvature._version import __version__
 from curvature.runs.checkpoint import Checkpoint
+from curvature.runs.loading import load_weights
 from curvature.training.task import Task
 from curvature.training.watch import Meter, Row
 
@@ -81,9 +82,17 @@ def restore(
     tracked: list[Row],
     announce: Callable[[str], None],
 ) -> State:
-    """Load the checkpoint into the task's objects; rows of later steps are forgotten."""
-    task.model.load_state_dict(checkpoint.weights, strict=False)
-    assert checkpoint.optimizer is not None
+    """Load the checkpoint into the task's objects; rows of later steps are forgotten.
+
+    Raises:
+        ValueError: if it isn't a state of this network, or not one to go on from.
+    """
+    if checkpoint.optimizer is None or not {"torch", "order"} <= set(checkpoint.random_states):
+        raise ValueError(
+            f"The checkpoint of run {task.config.id} has no optimizer state or random states, so "
+            "the run can't go on from it: start over (--restart)."
+        )
+    load_weights(task.model, checkpoint.weights)
     task.optimizer.load_state_dict(checkpoint.optimizer)
     states = checkpoint.random_states
     torch.set_rng_state(states["torch"])
@@ -100,8 +109,8 @@ def restore(
         order=states["order"],
         step=step,
         meter=Meter(**kept.get("epoch_so_far", {})),
-        gradients=kept["gradients"],
-        seconds=kept["seconds"],
+        gradients=kept.get("gradients", 0),
+        seconds=kept.get("seconds", 0.0),
         history=[row for row in history if row["step"] <= step],
         tracked=[row for row in tracked if row["step"] <= step],
     )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from curvature.runs.checkpoint import Checkpoint, load_checkpoint
+from curvature.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from curvature.runs.config import RunConfig
 from curvature.runs.folder import RunFolder
 from curvature.runs.table import read_rows
@@ -149,6 +150,20 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     mine.checkpoint.write_bytes(other.checkpoint.read_bytes())
     with pytest.raises(ValueError, match="is not of the run"):
         train(config("sgd"), tmp_path)
+
+
+def test_what_cannot_be_gone_on_from_is_refused(tmp_path: Path) -> None:
+    part = train(config("adam"), tmp_path, stop=after(2))
+    whole = load_checkpoint(part.checkpoint)
+    weights = dict(list(whole.weights.items())[1:])
+    for changes, says in (
+        ({"optimizer": None}, "has no optimizer state or random states"),
+        ({"random_states": {}}, "has no optimizer state or random states"),
+        ({"weights": weights}, "don't fit the model"),
+    ):
+        save_checkpoint(part.checkpoint, replace(whole, **changes))
+        with pytest.raises(ValueError, match=says):
+            train(config("adam"), tmp_path)
 
 
 # -- processes that are killed -----------------------------------------------------------------
