@@ -14,12 +14,14 @@ def tensorboard_sink(folder: str | os.PathLike[str]) -> Callable[[Row], None]:
         raise ModuleNotFoundError(
             "TensorBoard isn't installed: pip install 'curvature-toolkit[tensorboard]'."
         ) from None
-    writer = SummaryWriter(os.fspath(folder))
+    writers: list[SummaryWriter] = []  # made with the first row: a run may be refused before
 
     def write(row: Row) -> None:
+        if not writers:
+            writers.append(SummaryWriter(os.fspath(folder)))
         for name, value in row.items():
             if isinstance(value, int | float) and name != "step":
-                writer.add_scalar(name, value, row["step"])
-        writer.flush()
+                writers[0].add_scalar(name, value, row["step"])
+        writers[0].flush()
 
     return write
