@@ -33,11 +33,20 @@ class Hooks:
     validation: Dataset | None = None
 
 
-def run_steps(task: Task, state: State, hooks: Hooks) -> tuple[str, str | None]:
-    """Go on to the end; return the status (done, interrupted, diverged) and what there is to say.
+@dataclass(frozen=True)
+class Ending:
+    """How the steps ended: done, interrupted or diverged; then the ``step`` that failed, and why.
 
-    At a divergence the weights are those before the step that failed, where these are finite.
+    The weights are those before that step, unless it is what made them infinite.
     """
+
+    status: str
+    step: int
+    message: str | None = None
+
+
+def run_steps(task: Task, state: State, hooks: Hooks) -> Ending:
+    """Go on from where the state is, to the end."""
     saved = time.monotonic()
     while state.step < task.steps:
         task.order.set_state(state.order)
@@ -45,25 +54,29 @@ def run_steps(task: Task, state: State, hooks: Hooks) -> tuple[str, str | None]:
         for i in range(state.step % task.steps_per_epoch, len(batches)):
             problem = _step(task, state, batches[i])
             if problem:
-                return "diverged", problem
+                return Ending("diverged", state.step + 1, problem)
             _tell(task, state, hooks)
             ended = i + 1 == len(batches) or state.step == task.steps
             if ended or hooks.due(state.step) or time.monotonic() - saved > SAVE_SECONDS:
                 if not is_finite(task):
-                    return "diverged", f"Step {state.step} left NaN or infinite weights."
+                    left = f"Step {state.step} left NaN or infinite weights."
+                    return Ending("diverged", state.step, left)
                 if ended:
                     end_epoch(task, state, hooks, status="ok")
                 hooks.save()
                 saved = time.monotonic()
             if state.step < task.steps and hooks.stop and hooks.stop():
-                return "interrupted", None
+                return Ending("interrupted", state.step)
             if ended:
                 break
-    return "done", None
+    return Ending("done", state.step)
 
 
 def end_epoch(task: Task, state: State, hooks: Hooks, **about: Any) -> None:
-    """Add a row of history about the epoch, or the part of one, that ended."""
+    """Add a row of history about the epoch, or the part of one, that ended.
+
+    ``about`` is its status, and of a divergence the step that failed and the message.
+    """
     per_epoch = task.steps_per_epoch
     whole = state.step % per_epoch == 0
     if whole:

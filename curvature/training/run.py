@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from curvature.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from curvature.runs.config import RunConfig
 from curvature.runs.folder import RunFolder
 from curvature.runs.table import read_rows, write_rows
-from curvature.training.loop import Callback, Hooks, end_epoch, run_steps
+from curvature.training.loop import Callback, Ending, Hooks, end_epoch, run_steps
 from curvature.training.results import Part, final_rows, headline, parts_to_evaluate
 from curvature.training.state import State, capture, is_finite, own_randomness, restore
 from curvature.training.task import Task, build
@@ -76,10 +76,10 @@ def train(
         hooks = replace(hooks, callbacks=callbacks, sinks=sinks, report=report, stop=stop)
         if state.step == 0:
             hooks.save()
-        status, message = run_steps(task, state, hooks)
-        if status == "diverged":
-            end_epoch(task, state, hooks, status="diverged", message=message)
-        _finish(task, state, folder, status, message, parts)
+        ending = run_steps(task, state, hooks)
+        if ending.status == "diverged":
+            end_epoch(task, state, hooks, **asdict(ending))
+        _finish(task, state, folder, ending, parts)
     return _as_on_disk(folder)
 
 
@@ -121,10 +121,10 @@ def _finish(
     task: Task,
     state: State,
     folder: RunFolder,
-    status: str,
-    message: str | None,
+    ending: Ending,
     parts: Sequence[Part],
 ) -> None:
+    status, message = ending.status, ending.message
     metrics = headline(state) | ({"message": message} if message else {})
     if status == "diverged" and not is_finite(task):
         last = load_checkpoint(folder.checkpoint)  # the last finite weights, and their step

@@ -150,13 +150,16 @@ def test_a_divergence_is_a_status_and_finite_weights_are_kept(
     assert "diverged already" in said[0]
 
 
-def test_the_step_that_failed_leaves_no_trace(tmp_path: Path) -> None:
-    diverged = train(RunConfig(model=f"{HERE}:FailsAtFour", **QUICK), tmp_path)
+@pytest.mark.parametrize("batch_size", [200, 400], ids=["in mid-epoch", "an epoch's first"])
+def test_the_step_that_failed_leaves_no_trace(batch_size: int, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"model": f"{HERE}:FailsAtFour", "batch_size": batch_size}
+    diverged = train(RunConfig(**asked, epochs=2), tmp_path)
     assert (diverged.status, diverged.step) == ("diverged", 3)
-    three = train(RunConfig(model=f"{HERE}:FailsAtFour", steps=3, batch_size=200), tmp_path)
+    three = train(RunConfig(**asked, steps=3), tmp_path)
     assert three.status == "done"
     assert load_checkpoint(diverged.checkpoint).hash == load_checkpoint(three.checkpoint).hash
-    assert diverged.history[-1]["train_loss"] == three.history[-1]["train_loss"]
+    assert diverged.history[-1]["step"] == 4
+    assert diverged.history[0]["train_loss"] == three.history[0]["train_loss"]
 
 
 def test_infinite_weights_at_the_end_are_a_divergence_too(tmp_path: Path) -> None:
