@@ -81,7 +81,7 @@ def _draw_seed(
         markeredgecolor=colour,
         markerfacecolor="none" if hollow else colour,
         alpha=1.0 if hollow else 0.75,
-        gid="seed",
+        label="_seed",
     )
 
 
@@ -91,8 +91,10 @@ def _draw_mean(axes: Any, x: float, row: Mapping[str, Any], colour: str, factor:
     y = row["value"] * factor
     if row.get("low") is not None and row.get("high") is not None:
         ends = [row["low"] * factor, row["high"] * factor]
-        axes.plot([x, x], ends, color=colour, linewidth=1.2, solid_capstyle="butt", gid="interval")
-    axes.plot([x - 0.1, x + 0.1], [y, y], color=style.INK, linewidth=1.4, gid="mean")
+        axes.plot(
+            [x, x], ends, color=colour, linewidth=1.2, solid_capstyle="butt", label="_interval"
+        )
+    axes.plot([x - 0.1, x + 0.1], [y, y], color=style.INK, linewidth=1.4, label="_mean")
 
 
 def _spread(i: int, n: int) -> float:

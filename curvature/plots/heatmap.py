@@ -88,7 +88,7 @@ def _draw_panel(
         corner = (x - 0.5, y - 0.5)
         colour = scale.colour(row["value"]) if kind is CellKind.VALUE else style.GONE
         box = Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=0.5)
-        box.set_gid(f"cell {x} {y}")
+        box.set_label(f"_cell {x} {y}")
         axes.add_patch(box)
         ink = scale.ink(row["value"]) if kind is CellKind.VALUE else "#000000"
         if kind is not CellKind.VALUE:
@@ -105,7 +105,7 @@ def _draw_panel(
             about["bbox"] = {"facecolor": colour, "edgecolor": "none", "pad": 0.8}
         if labelled:
             text = value_text(row, room)
-            axes.text(x, y, text, ha="center", va="center", gid="number", **about)
+            axes.text(x, y, text, ha="center", va="center", label="_number", **about)
         _draw_marks(axes, x, y, row, ink, apart=labelled)
     axes.set_xlim(-0.5, len(rates) - 0.5)
     axes.set_ylim(-0.5, len(decays) - 0.5)
@@ -124,9 +124,9 @@ def _draw_marks(
     right, left, up = (0.36, -0.36, 0.34) if apart else (0.0, 0.0, 0.0)
     if row.get("unconverged") or row.get("converged") is False:
         ring = {"marker": "o", "facecolors": "none", "edgecolors": ink}
-        axes.scatter([x + right], [y + up], gid="unconverged", **ring, **about)
+        axes.scatter([x + right], [y + up], label="_unconverged", **ring, **about)
     if row.get("diverged") or row.get("failed"):
-        axes.scatter([x + left], [y + up], marker="x", color=ink, gid="partly", **about)
+        axes.scatter([x + left], [y + up], marker="x", color=ink, label="_partly", **about)
 
 
 def _set_ticks(axis: Any, values: Sequence[Any], room: float, *, vertical: bool = False) -> None:

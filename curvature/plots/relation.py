@@ -43,7 +43,7 @@ def relation(
                 markeredgecolor=colour,
                 markerfacecolor="none" if row.get("converged") is False else colour,
                 alpha=0.8,
-                gid="point",
+                label="_point",
             )
         axes.plot(
             [], [], color=colour, marker=marker, markersize=3.4, linestyle="none", label=label

@@ -73,7 +73,7 @@ def _draw_line(
     alpha = 0.25 + 0.75 * strength
     x = [i + shift for i in range(len(rates))]
     y = [by_rate[rate]["value"] * factor if rate in by_rate else math.nan for rate in rates]
-    axes.plot(x, y, color=colour, linewidth=1, alpha=alpha, gid="line")
+    axes.plot(x, y, color=colour, linewidth=1, alpha=alpha, label="_line")
     for i, rate in enumerate(rates):
         row = by_rate.get(rate)
         if row is None:
@@ -81,10 +81,10 @@ def _draw_line(
         hollow = bool(row.get("unconverged")) or row.get("converged") is False
         face = {"markerfacecolor": "none" if hollow else colour, "markeredgewidth": 0.7}
         dot = {"marker": marker, "markersize": 3.2, "color": colour, "alpha": alpha}
-        axes.plot(x[i : i + 1], y[i : i + 1], gid="point", **dot, **face)
+        axes.plot(x[i : i + 1], y[i : i + 1], label="_point", **dot, **face)
         if row.get("low") is not None and row.get("high") is not None:
             ends = [row["low"] * factor, row["high"] * factor]
-            axes.plot([x[i]] * 2, ends, color=colour, linewidth=0.7, alpha=alpha, gid="interval")
+            axes.plot([x[i]] * 2, ends, color=colour, linewidth=0.7, alpha=alpha, label="_interval")
 
 
 def _set_axes(axes: Any, rows: Rows, rates: Sequence[Any], room: float, lowest: bool) -> None:

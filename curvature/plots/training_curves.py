@@ -61,11 +61,11 @@ def _draw_panel(axes: Any, rows: Rows, panel: str, optimizers: Sequence[Any]) ->
         y = [row[panel] * factor for row in drawn]
         values += y
         x = [row["epoch"] for row in drawn]
-        axes.plot(x, y, color=colour, linewidth=0.9, alpha=0.85, gid="curve")
+        axes.plot(x, y, color=colour, linewidth=0.9, alpha=0.85, label="_curve")
         if len(drawn) == 1:
-            axes.plot(x, y, color=colour, marker=".", markersize=4, gid="lone")
+            axes.plot(x, y, color=colour, marker=".", markersize=4, label="_lone")
         if line[-1].get("status") == "diverged":
-            axes.plot(x[-1:], y[-1:], color=colour, marker="x", markersize=4, gid="diverged")
+            axes.plot(x[-1:], y[-1:], color=colour, marker="x", markersize=4, label="_diverged")
     set_value_scale(axes.yaxis, values)
     style.plain_axes(axes)
     axes.set_xlabel("epoch", fontsize=FONT + 0.5)

@@ -65,12 +65,12 @@ TABLES: dict[str, Callable[[list[Row]], list[Row]]] = {
 }
 
 
-def artists(figure: Figure, gid: str) -> list[Any]:
-    return [artist for artist in figure.findobj() if artist.get_gid() == gid]
+def artists(figure: Figure, kind: str) -> list[Any]:
+    return [artist for artist in figure.findobj() if artist.get_label() == f"_{kind}"]
 
 
-def heights(figure: Figure, gid: str) -> list[float]:
-    found = [float(y) for line in artists(figure, gid) for y in line.get_ydata()]
+def heights(figure: Figure, kind: str) -> list[float]:
+    found = [float(y) for line in artists(figure, kind) for y in line.get_ydata()]
     return sorted(y for y in found if math.isfinite(y))
 
 
@@ -125,7 +125,7 @@ def test_a_cell_has_the_colour_of_its_value(rows: list[Row]) -> None:
         assert axes.get_title() == OPTIMIZERS[name][0]
         for row in (row for row in table if row["run.optimizer"] == name):
             x, y = rates.index(row["run.lr"]), decays.index(row["run.weight_decay"])
-            (box,) = [a for a in axes.patches if a.get_gid() == f"cell {x} {y}"]
+            (box,) = [a for a in axes.patches if a.get_label() == f"_cell {x} {y}"]
             if row["value"] is not None:
                 assert box.get_facecolor() == pytest.approx(scale.colour(row["value"]))
 
@@ -177,14 +177,14 @@ def test_two_values_in_one_cell_are_refused(rows: list[Row]) -> None:
 def test_the_comparison_shows_every_seed_mean_and_interval(rows: list[Row]) -> None:
     table = best_table(rows)
     figure = FIGURES["comparison"](table)
-    for gid, column, of_seeds in (("seed", "value", True), ("mean", "value", False)):
+    for kind, column, of_seeds in (("seed", "value", True), ("mean", "value", False)):
         given = [
             row[column] * (100 if row["metric"] == "accuracy" else 1)
             for row in table
             if (row.get("run") is not None) == of_seeds and row[column] is not None
         ]
         repeats = 1 if of_seeds else 2  # a mean is a short line
-        assert heights(figure, gid) == pytest.approx(sorted(given * repeats))
+        assert heights(figure, kind) == pytest.approx(sorted(given * repeats))
     ends = [
         row[end] * (100 if row["metric"] == "accuracy" else 1)
         for row in table
