@@ -24,10 +24,18 @@ from .output import Output, output_options
     "--out", type=click.Path(path_type=Path), help="Write the rows here: .jsonl, or .csv."
 )
 @click.option("--weights", default="auto", help="Which weights of a file with several: auto, ema.")
+@click.option(
+    "--trust", is_flag=True, help="Import what the checkpoint itself names as module:callable."
+)
 @options_from(AnalysisConfig)
 @output_options
 def analyze(
-    checkpoints: tuple[Path, ...], out: Path | None, weights: str, output: Output, **fields: Any
+    checkpoints: tuple[Path, ...],
+    out: Path | None,
+    weights: str,
+    trust: bool,
+    output: Output,
+    **fields: Any,
 ) -> None:
     """Measure the curvature at each of CHECKPOINTS: Tr(H) and λ_max, with their uncertainty.
 
@@ -43,7 +51,9 @@ def analyze(
     rows: list[Row] = []
     for path in checkpoints:
         checkpoint = load_checkpoint(path, weights=weights)
-        found = analyze_checkpoint(checkpoint, config, announce=output.say, report=output.report)
+        found = analyze_checkpoint(
+            checkpoint, config, trust=trust, announce=output.say, report=output.report
+        )
         found = [{"checkpoint": str(path), **row} for row in found]
         output.show(str(path), found)
         rows += found

@@ -17,19 +17,21 @@ def analyze(
     checkpoint: Checkpoint,
     config: AnalysisConfig,
     *,
+    trust: bool = False,
     announce: Callable[[str], None] | None = None,
     report: Report | None = None,
 ) -> list[Row]:
     """Measure what ``config`` asks for; a row per number, with its uncertainty and provenance.
 
     ``announce`` is told in a line each what was loaded and what it will cost, before it is spent;
-    ``report`` gets (metric, interim estimate).
+    ``report`` gets (metric, interim estimate). With ``trust``, module:callable names in the
+    checkpoint itself are imported, which runs their code.
 
     Raises:
         ValueError: for what can't be measured. FloatingPointError: for weights that diverged.
     """
     say = announce or (lambda line: None)
-    subject = load_subject(checkpoint, config)
+    subject = load_subject(checkpoint, config, trust=trust)
     for note in subject.notes:
         say(note)
     rows = describing_rows(subject)

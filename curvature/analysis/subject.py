@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from curvature import datasets, models
+from curvature import datasets, models, names
 from curvature._version import __version__
 from curvature.datasets.batches import choose, fixed
 from curvature.datasets.dataset import Dataset
 from curvature.devices import resolve_device
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.losses import LOSSES
 from curvature.runs.checkpoint import Checkpoint
 from curvature.runs.config import AnalysisConfig
 from curvature.runs.loading import load_weights
@@ -31,21 +32,18 @@ class Subject:
     notes: tuple[str, ...]
 
 
-def load_subject(checkpoint: Checkpoint, config: AnalysisConfig) -> Subject:
-    """Build the model, load the weights and take the examples, on the device asked for."""
+def load_subject(checkpoint: Checkpoint, config: AnalysisConfig, *, trust: bool = False) -> Subject:
+    """Build the model, load the weights and take the examples, on the device asked for.
+
+    What the checkpoint itself names as module:callable is imported only with ``trust``.
+    """
     check_finite(checkpoint.weights)
     run = checkpoint.config
-    model_spec = config.model or (run.model if run else None)
-    data_spec = config.data or (run.data if run else None)
-    loss = config.loss or (run.loss if run else "cross_entropy")
-    if model_spec is None:
-        raise ValueError("The checkpoint doesn't say its model: add `--model NAME`.")
-    if data_spec is None:
-        raise ValueError("The checkpoint doesn't say its data: add `--data NAME[:DIR]`.")
-    if config.with_weight_decay and run is None:
-        raise ValueError("The checkpoint doesn't say its weight decay, so it can't be counted in.")
-
-    data = datasets.load(data_spec, config.split)
+    analysis = config.id  # of what was typed
+    config = replace(config, **_asked(checkpoint, config, trust))
+    assert config.data is not None
+    assert config.model is not None
+    data = datasets.load(config.data, config.split)
     shape: dict[str, Any] = {}
     batches: Any = data
     if isinstance(data, Dataset):
@@ -55,14 +53,11 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig) -> Subject:
         batches = list(fixed(data, config.batch_size))
     elif config.examples or config.first:
         raise ValueError("`examples` and `first` need a data set of tensors, not batches.")
-    device = resolve_device(config.device)
-    model_spec = models.fitting(model_spec, checkpoint.weights)
-    model = models.build(model_spec, **shape)
+    model = models.build(config.model, **shape)
     notes = (*checkpoint.notes, *load_weights(model, checkpoint.weights))
-    dtype = _DTYPES[config.dtype]
     risk = EmpiricalRisk(
-        model.to(device, dtype),
-        loss,
+        model.to(resolve_device(config.device), _DTYPES[config.dtype]),
+        config.loss,
         batches,
         params=config.params,
         micro_batch=config.micro_batch,
@@ -70,24 +65,59 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig) -> Subject:
         tf32=config.tf32,
     )
     weight_decay = run.weight_decay if run is not None and config.with_weight_decay else 0.0
-    provenance = {
+    about = {
+        **_provenance(checkpoint, config, risk),
+        "analysis": analysis,
+        "data_name": data.name if isinstance(data, Dataset) else config.data,
+        "data_hash": data.hash if isinstance(data, Dataset) else risk.data_hash,
+        "weight_decay_counted": weight_decay,
+    }
+    return Subject(risk, about, weight_decay, (*notes, *risk.notes))
+
+
+def _asked(checkpoint: Checkpoint, config: AnalysisConfig, trust: bool) -> dict[str, Any]:
+    """Model, data and loss: as typed, else as the checkpoint's own config says."""
+    run = checkpoint.config
+    found: dict[str, Any] = {}
+    for name, table in (("model", models.MODELS), ("data", datasets.DATASETS), ("loss", LOSSES)):
+        typed, own = getattr(config, name), getattr(run, name, None)
+        if typed is None and own is None and name != "loss":
+            raise ValueError(f"The checkpoint doesn't say its {name}: add `--{name} NAME`.")
+        if (
+            typed is None
+            and own is not None
+            and not trust
+            and names.parse(own, table).name not in table
+        ):
+            raise ValueError(
+                f"The checkpoint asks for code to be imported as its {name}, `{own}`. If you "
+                f"trust it, add `--trust`; or name one yourself with `--{name}`."
+            )
+        found[name] = typed or own or "cross_entropy"
+    if config.with_weight_decay and run is None:
+        raise ValueError("The checkpoint doesn't say its weight decay, so it can't be counted in.")
+    found["model"] = models.fitting(found["model"], checkpoint.weights)
+    return found
+
+
+def _provenance(
+    checkpoint: Checkpoint, config: AnalysisConfig, risk: EmpiricalRisk
+) -> dict[str, Any]:
+    run = checkpoint.config
+    about = {
         "run": run.id if run else checkpoint.hash,
-        "analysis": config.id,
         "step": checkpoint.step,
         "checkpoint_hash": checkpoint.hash,
-        "model": model_spec,
+        "model": config.model,
         "parameters": risk.size,
-        "data": data_spec,
-        "data_name": data.name if isinstance(data, Dataset) else data_spec,
-        "data_hash": data.hash if isinstance(data, Dataset) else risk.data_hash,
+        "data": config.data,
         "split": config.split,
         "examples": risk.survey.examples,
         "batch_size": config.batch_size,
-        "loss": loss,
+        "loss": config.loss,
         "reduction": risk.reduction,
         "batchnorm": config.batchnorm,
-        "weight_decay_counted": weight_decay,
-        "device": str(device),
+        "device": str(risk.device),
         "dtype": config.dtype,
         "tf32": config.tf32,
         "seed": config.seed,
@@ -95,7 +125,6 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig) -> Subject:
         "torch": torch.__version__,
         "params": " ".join(config.params) or None,
     }
-    if run:
-        for name, value in run.to_dict().items():
-            provenance[f"run.{name}"] = " ".join(value) if isinstance(value, tuple) else value
-    return Subject(risk, provenance, weight_decay, (*notes, *risk.notes))
+    for name, value in (run.to_dict() if run else {}).items():
+        about[f"run.{name}"] = " ".join(value) if isinstance(value, tuple) else value
+    return about

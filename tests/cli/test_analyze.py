@@ -1,5 +1,6 @@
 """`curv analyze` as people type it: numbers against dense oracles, and one line for bad input."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from curvature import datasets, models
 from curvature.datasets.batches import choose
-from curvature.runs.checkpoint import load_checkpoint
+from curvature.runs.checkpoint import load_checkpoint, save_checkpoint
 
 Curv = Callable[..., Result]
 FEW = ("--examples", 60, "--batch-size", 25, "--dtype", "float64")
@@ -183,3 +184,28 @@ def test_help_names_every_option(curv: Curv) -> None:
     result = curv("analyze", "--help")
     for flag in ("--trace-rtol", "--top", "--split", "--examples", "--backend", "--json"):
         assert flag in result.stdout
+
+
+def test_code_named_by_a_checkpoint_runs_only_when_trusted(
+    curv: Curv, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = tmp_path / "canary"
+    (tmp_path / "strange_model.py").write_text(
+        f"open({str(canary)!r}, 'w').close()\n"
+        "from curvature.models.mlp import mlp\n"
+        "def factory(input_shape, classes):\n"
+        "    return mlp(input_shape=input_shape, classes=classes, hidden=8, depth=1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    loaded = load_checkpoint(checkpoint)
+    assert loaded.config is not None
+    config = dataclasses.replace(loaded.config, model="strange_model:factory")
+    path = tmp_path / "strange.pt"
+    save_checkpoint(path, dataclasses.replace(loaded, config=config))
+    asked = ("analyze", path, "--eigmax", "--examples", 20)
+    refused = curv(*asked)
+    assert refused.exit_code == 2
+    assert "--trust" in refused.stderr
+    assert not canary.exists()
+    assert curv(*asked, "--trust").exit_code == 0
+    assert canary.exists()
