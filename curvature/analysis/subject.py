@@ -16,6 +16,7 @@ from curvature.empirical_risk import EmpiricalRisk
 from curvature.runs.checkpoint import Checkpoint
 from curvature.runs.config import AnalysisConfig
 from curvature.runs.loading import load_weights
+from curvature.runs.rows import measured_on
 from curvature.runs.weights import check_finite
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -81,6 +82,8 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig) -> Subject:
         "data_name": data.name if isinstance(data, Dataset) else data_spec,
         "data_hash": data.hash if isinstance(data, Dataset) else risk.data_hash,
         "split": config.split,
+        "on": measured_on(data_spec, config.split, run.data if run else None),
+        "pooled_over": _groupings(data) or None,
         "examples": risk.survey.examples,
         "batch_size": config.batch_size,
         "loss": loss,
@@ -96,6 +99,11 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig) -> Subject:
         "params": " ".join(config.params) or None,
     }
     if run:
-        for name, value in run.to_dict().items():
-            provenance[f"run.{name}"] = " ".join(value) if isinstance(value, tuple) else value
+        provenance |= run.as_columns()
     return Subject(risk, provenance, weight_decay, (*notes, *risk.notes))
+
+
+def _groupings(data: Any) -> str:
+    """The kinds of examples that are measured as one, as `corruption, severity`."""
+    groups = data.groups if isinstance(data, Dataset) else {}
+    return ", ".join(name for name, (codes, _) in groups.items() if len(torch.unique(codes)) > 1)

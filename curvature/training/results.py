@@ -8,6 +8,7 @@ from curvature import datasets
 from curvature.datasets.dataset import Dataset
 from curvature.runs.checkpoint import Checkpoint
 from curvature.runs.config import AnalysisConfig
+from curvature.runs.rows import measured_on
 from curvature.training.evaluation import METRICS, evaluate
 from curvature.training.state import VERSIONS, State
 from curvature.training.task import Task
@@ -54,9 +55,13 @@ def parts_to_evaluate(
             )
         own = asked in SPLITS
         spec, split = (config.data, asked) if own else (asked, "test")
-        name = asked if own else AnalysisConfig(data=asked, split="test").id
-        parts.append(Part(name, spec, split, data.to(task.device)))
+        parts.append(Part(part_name(asked), spec, split, data.to(task.device)))
     return parts
+
+
+def part_name(asked: str) -> str:
+    """What stands after `evaluation-` in the names of its files and analyses."""
+    return asked if asked in SPLITS else AnalysisConfig(data=asked, split="test").id
 
 
 def final_rows(task: Task, checkpoint: Checkpoint, part: Part, message: str | None) -> list[Row]:
@@ -90,6 +95,7 @@ def _provenance(task: Task, checkpoint: Checkpoint, part: Part) -> Row:
         "data_name": part.data.name,
         "data_hash": part.data.hash,
         "split": part.split,
+        "on": measured_on(part.spec, part.split, config.data),
         "loss": config.loss,
         "batchnorm": "eval",
         "device": str(task.device),
@@ -97,8 +103,5 @@ def _provenance(task: Task, checkpoint: Checkpoint, part: Part) -> Row:
         "seed": config.seed,
         "curvature": VERSIONS["curvature"],
         "torch": VERSIONS["torch"],
-        **{
-            f"run.{key}": " ".join(value) if isinstance(value, tuple) else value
-            for key, value in config.to_dict().items()
-        },
+        **config.as_columns(),
     }

@@ -1,0 +1,77 @@
+"""A worker process: its threads, its GPU, and how it ends."""
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import parent_process
+from pathlib import Path
+from types import FrameType
+
+from curvature.sweep.lock import acquire
+
+ENDED = 128 + signal.SIGTERM  # not 0: what a process leaves undone has to be noticed
+
+_stop = threading.Event()
+_finishing = False  # a step that is worth ending, and a checkpoint that is worth writing
+
+
+def begin(threads: int, gpus: Sequence[str], slots: str | None) -> None:
+    """Set a fresh process up: called before anything of torch's is used."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too, its parent decides
+    signal.signal(signal.SIGTERM, _terminate)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if slots is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = _free(gpus, Path(slots))
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def stopping() -> bool:
+    """The process was asked to end: finish this step."""
+    return _stop.is_set()
+
+
+@contextmanager
+def ending_gracefully() -> Iterator[None]:
+    """Meanwhile SIGTERM lets `stopping` answer yes; at any other time it ends the process."""
+    global _finishing
+    _finishing = True
+    try:
+        yield
+    finally:
+        _finishing = False
+        if _stop.is_set():
+            os._exit(ENDED)
+
+
+def slot_folder(gpus: Sequence[str]) -> "tempfile.TemporaryDirectory[str] | None":
+    """Where processes take a GPU each; None where there is none to share out."""
+    return tempfile.TemporaryDirectory(prefix="curvature-gpus-") if gpus else None
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    _stop.set()
+    if not _finishing:
+        os._exit(ENDED)
+
+
+def _end_with_parent() -> None:
+    """A sweep that is killed leaves no process behind that holds its runs."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(ENDED)
+
+
+def _free(gpus: Sequence[str], slots: Path) -> str:
+    """The first GPU whose slot no living process holds; a dead one's is free again."""
+    while True:
+        for i, gpu in enumerate(gpus):
+            if acquire(slots / str(i)) is not None:
+                return gpu
+        time.sleep(0.1)  # the process that this one replaces is about to end
