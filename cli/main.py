@@ -13,6 +13,7 @@ from curvature import __version__
 
 COMMANDS = {
     "train": "Train a network to a checkpoint.",
+    "sweep": "Train and measure a grid of networks.",
     "analyze": "Measure the curvature at checkpoints: Tr(H) and λ_max, with their uncertainty.",
     "show": "Show what is in a checkpoint, anyone's.",
     "table": "Gather the rows of a study into one table.",
@@ -56,6 +57,8 @@ class _Commands(click.Group):
         except click.UsageError as error:
             command = (error.ctx or context).command_path
             raise _Refused(f"{error.format_message()} See `{command} --help`.") from error
+        except (click.exceptions.Exit, click.Abort):  # RuntimeErrors to Python
+            raise
         except _BAD_INPUT as error:
             if os.environ.get("CURV_TRACEBACK"):
                 raise

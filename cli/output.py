@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -84,13 +85,13 @@ class Output:
         if not self._as_json:
             click.echo("\n".join(lines))
 
-    def bar(self) -> Progress:
+    def bar(self, left: ProgressColumn | None = None) -> Progress:
         """A bar with the time left, on stderr where that is a terminal."""
         return Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed}/{task.total}", markup=False),
-            TimeRemainingColumn(),
+            left or TimeRemainingColumn(),
             console=self._stderr,
             transient=True,
             disable=self._live.disable,

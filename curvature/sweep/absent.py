@@ -24,7 +24,7 @@ def absent_evaluation(work: Work, asked: str, status: str, message: str | None) 
 def absent_measures(
     work: Work, analysis: AnalysisConfig, status: str, message: str | None, *, step: int = 0
 ) -> list[Row]:
-    """A row for each measure that the analysis asks for."""
+    """A row for each measure asked for; of loss and accuracy where no evaluation has them."""
     spec = analysis.data or work.config.data
     about = _about(work, analysis.id, spec, analysis.split, step)
     about |= {"dtype": analysis.dtype, "seed": analysis.seed, "batch_size": analysis.batch_size}
@@ -33,7 +33,9 @@ def absent_measures(
         "eigmin": analysis.eigmin,
         "trace": analysis.wants_trace,
     }
-    measures = ["loss", "accuracy", *(name for name, wanted in asked.items() if wanted)]
+    evaluated = analysis.data or analysis.split
+    measures = [] if evaluated in work.evaluate_on else ["loss", "accuracy"]
+    measures += [name for name, wanted in asked.items() if wanted]
     return [{**about, "metric": m, "status": status, "message": message} for m in measures]
 
 

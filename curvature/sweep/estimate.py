@@ -3,7 +3,9 @@
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from curvature.analysis import load_subject, plan_of
 from curvature.devices import resolve_device
@@ -58,6 +60,7 @@ def estimate(
     *,
     analyses: Sequence[AnalysisConfig] = (),
     evaluate_on: Sequence[str] = ("val", "test"),
+    executor: Any = None,
     threads: int = 1,
     device: str = "auto",
     retry_failed: bool = False,
@@ -67,12 +70,11 @@ def estimate(
     left = [work for work in works if _is_left(work, retry_failed)]
     costs = None
     if left:
-        executor = LocalExecutor(1, threads=threads)
-        try:
+        with ExitStack() as stack:
+            if executor is None:
+                executor = stack.enter_context(LocalExecutor(1, threads=threads))
             executor.submit(check, left).result()
             costs = executor.submit(measure, left).result()
-        finally:
-            executor.shutdown(cancel_futures=True)
     trainings = [work for work in left if work.analysis is None]
     measurements = [work for work in left if work.analysis is not None]
     return Estimate(

@@ -25,7 +25,7 @@ def begin(threads: int, gpus: Sequence[str], slots: str | None) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if slots is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = _free(gpus, Path(slots))
+        os.environ["CUDA_VISIBLE_DEVICES"], _ = take(gpus, Path(slots))
     import torch
 
     torch.set_num_threads(threads)
@@ -54,6 +54,16 @@ def slot_folder(gpus: Sequence[str]) -> "tempfile.TemporaryDirectory[str] | None
     return tempfile.TemporaryDirectory(prefix="curvature-gpus-") if gpus else None
 
 
+def take(gpus: Sequence[str], slots: Path) -> tuple[str, int]:
+    """The first GPU whose slot no living process holds, and the file that holds it from now on."""
+    while True:
+        for i, gpu in enumerate(gpus):
+            file = acquire(slots / str(i))
+            if file is not None:
+                return gpu, file
+        time.sleep(0.1)  # the process that this one replaces is about to end
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     _stop.set()
     if not _finishing:
@@ -66,12 +76,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(ENDED)
-
-
-def _free(gpus: Sequence[str], slots: Path) -> str:
-    """The first GPU whose slot no living process holds; a dead one's is free again."""
-    while True:
-        for i, gpu in enumerate(gpus):
-            if acquire(slots / str(i)) is not None:
-                return gpu
-        time.sleep(0.1)  # the process that this one replaces is about to end

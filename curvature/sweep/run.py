@@ -6,10 +6,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from curvature.runs.messages import one_line
 from curvature.sweep.local import LocalExecutor
 from curvature.sweep.progress import Clock, SweepProgress, progress
-from curvature.sweep.work import Outcome, Work, on_disk, perform, record_failure
+from curvature.sweep.work import Outcome, Work, message_of, on_disk, perform, record_failure
 
 TICK = 0.05  # seconds between looks at what is running
 TOLD = 1.0  # seconds between reports while nothing ends
@@ -51,7 +50,7 @@ class Run:
         """Do it all. Polls, since not everyone's futures can be waited for."""
         limit = executor.jobs if isinstance(executor, LocalExecutor) else len(self._works)
         trained = {work.config.id for work in self.settled if work.analysis is None}
-        self._waiting.extend(
+        self._waiting = deque(
             work for work in self.unsettled if work.analysis is None or work.config.id in trained
         )
         while self._waiting or self._running or self._elsewhere:
@@ -136,4 +135,4 @@ def _why(error: BaseException) -> str:
         return f"its process died ({how}), for lack of memory perhaps"
     if isinstance(error, TimeoutError):
         return f"it was killed after {error.args[-1] if error.args else '?'} seconds"
-    return f"{type(error).__name__}: {one_line(error)}"
+    return message_of(error)

@@ -12,7 +12,6 @@ from curvature.runs.checkpoint import load_checkpoint
 from curvature.runs.config import AnalysisConfig, RunConfig
 from curvature.runs.files import read_json, write_text
 from curvature.runs.folder import RunFolder
-from curvature.runs.messages import one_line
 from curvature.runs.table import read_rows, write_rows
 from curvature.sweep.absent import absent_evaluation, absent_measures
 from curvature.sweep.lock import locked
@@ -23,6 +22,7 @@ from curvature.training.run import FINISHED
 from curvature.training.task import build
 
 TRACEBACK = "error.txt"
+MESSAGE = 400  # characters of an error that go into the table
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,7 @@ def perform(work: Work, *, again: bool = False) -> Outcome | None:
             return _train(work) if work.analysis is None else _analyze(work, work.analysis)
         except Exception as error:
             write_text(work.folder.path / TRACEBACK, traceback.format_exc())
-            message = f"{type(error).__name__}: {one_line(error)}"
-            return Outcome("failed", message, again=_is_out_of_memory(error))
+            return Outcome("failed", message_of(error), again=_is_out_of_memory(error))
 
 
 def record_failure(work: Work, message: str) -> bool:
@@ -131,6 +130,11 @@ def record_failure(work: Work, message: str) -> bool:
             write_rows(path, absent_evaluation(work, asked, "failed", message))
         work.folder.set_status("failed", message=message)
     return True
+
+
+def message_of(error: BaseException) -> str:
+    """Its kind and what it says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:MESSAGE]
 
 
 def _analyzed(path: Path) -> Outcome | None:
