@@ -57,8 +57,6 @@ class _Commands(click.Group):
         except click.UsageError as error:
             command = (error.ctx or context).command_path
             raise _Refused(f"{error.format_message()} See `{command} --help`.") from error
-        except (click.exceptions.Exit, click.Abort):  # RuntimeErrors to Python
-            raise
         except _BAD_INPUT as error:
             if os.environ.get("CURV_TRACEBACK"):
                 raise

@@ -23,6 +23,8 @@ from rich.text import Text
 
 Row = dict[str, Any]
 
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
+
 TITLES = {
     "loss": "loss",
     "accuracy": "accuracy",
@@ -134,6 +136,13 @@ def number(value: float | None, digits: int = 5) -> str:
     if value is None:
         return "–"
     return f"{value:,.{digits}g}" if 1e-4 <= abs(value) < 1e7 or not value else f"{value:.3e}"
+
+
+def lasting(seconds: float) -> str:
+    """12 s, 3 min, 2.5 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _cells(row: Row) -> tuple[str, str, str, str]:

@@ -15,16 +15,14 @@ from typing import Any
 import click
 from rich.progress import TextColumn
 
-from curvature.measures.plan import duration
 from curvature.runs.config import AnalysisConfig, RunConfig
 from curvature.sweep import SweepProgress, grid, values
 from curvature.sweep import estimate as estimate_sweep
 from curvature.sweep import sweep as run_sweep
 
 from .options import options_from
-from .output import Output, output_options
+from .output import INTERRUPTED, Output, lasting, output_options
 from .sweep_answers import SWEPT, show_estimate, show_result
-from .train import INTERRUPTED
 
 ELSEWHERE = ("model", "data", "split", "loss", "seed", "batch_size", "device")
 SPLITS = ("train", "val", "test")
@@ -188,7 +186,7 @@ def _progress(output: Output) -> Iterator[Callable[[SweepProgress], None]]:
 
         def report(done: SweepProgress) -> None:
             nonlocal told
-            left = "" if done.seconds_left is None else f"{duration(done.seconds_left)} left"
+            left = "" if done.seconds_left is None else f"{lasting(done.seconds_left)} left"
             trouble = ", ".join(
                 f"{count} {what}"
                 for what, count in (("diverged", done.diverged), ("failed", done.failed))

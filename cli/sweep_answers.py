@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 import click
 
-from curvature.measures.plan import duration
 from curvature.runs.config import RunConfig
 from curvature.sweep import Estimate, SweepResult
 
-from .output import Output
+from .output import Output, lasting
 
 SWEPT = ("optimizer", "lr", "weight_decay", "rho", "seed")
 
@@ -62,9 +61,9 @@ def show_estimate(found: Estimate, configs: Sequence[RunConfig], jobs: int, outp
     output.lines(
         [
             f"{found.runs} runs, {found.runs_left} left: {found.trainings} trainings "
-            f"({duration(found.training_seconds)}) and {found.analyses} analyses "
-            f"({duration(found.analysis_seconds)}, or more)",
-            f"about {duration(seconds)} with {jobs} job{'s' * (jobs > 1)}",
+            f"({lasting(found.training_seconds)}) and {found.analyses} analyses "
+            f"({lasting(found.analysis_seconds)}, or more)",
+            f"about {lasting(seconds)} with {jobs} job{'s' * (jobs > 1)}",
             f"Assumed: {costs.steps:,} steps of {costs.parameters:,} parameters, a gradient in "
             f"{costs.gradient:.2g} s as measured just now on {costs.device}; sam and sa-sgd "
             "take two of them a step, sa-sam three; a trace stops after its fewest passes, an "

@@ -10,13 +10,12 @@ from typing import Any
 from curvature.runs.config import AnalysisConfig, RunConfig
 from curvature.runs.rows import Row
 from curvature.runs.table import read_table
-from curvature.sweep.check import check
 from curvature.sweep.estimate import Estimate, estimate
 from curvature.sweep.grid import grid, values
 from curvature.sweep.local import LocalExecutor
 from curvature.sweep.progress import SweepProgress
 from curvature.sweep.run import Run
-from curvature.sweep.work import works_of
+from curvature.sweep.work import check, works_of
 
 __all__ = [
     "Estimate",

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from curvature.runs.config import AnalysisConfig
+from curvature.runs.folder import OWN_PARTS, part_name
 from curvature.runs.rows import Row, measured_on
-from curvature.training.evaluation import METRICS
-from curvature.training.results import SPLITS, part_name
 
 if TYPE_CHECKING:
     from curvature.sweep.work import Work
 
+EVALUATED = ("loss", "accuracy", "calibration_error")
+
 
 def absent_evaluation(work: Work, asked: str, status: str, message: str | None) -> list[Row]:
     """A row for loss, accuracy and calibration on a part of the data."""
-    own = asked in SPLITS
+    own = asked in OWN_PARTS
     spec, split = (work.config.data, asked) if own else (asked, "test")
     about = _about(work, f"evaluation-{part_name(asked)}", spec, split, 0)
-    return [{**about, "metric": m, "status": status, "message": message} for m in METRICS]
+    return [{**about, "metric": m, "status": status, "message": message} for m in EVALUATED]
 
 
 def absent_measures(

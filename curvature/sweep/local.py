@@ -1,12 +1,11 @@
 """Processes of this machine that outlive their tasks, each other's deaths, and can be killed."""
 
 import multiprocessing
-import os
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-import torch
 from pebble import ProcessPool
 
 from curvature.sweep import process
@@ -15,8 +14,8 @@ from curvature.sweep import process
 class LocalExecutor(Executor):
     """``jobs`` processes of ``threads`` threads each, and a GPU each where there are some.
 
-    A process that dies, or takes longer than ``timeout`` seconds for a task and is killed, fails
-    that task alone and is replaced. The processes end with the one that made them.
+    A process that dies, or is killed after ``timeout`` seconds of a limited task, fails that task
+    alone and is replaced. The processes end with the one that made them.
     """
 
     def __init__(self, jobs: int = 1, *, threads: int = 1, timeout: float | None = None) -> None:
@@ -27,18 +26,31 @@ class LocalExecutor(Executor):
             raise ValueError(f"`timeout` must be above 0 seconds, got {timeout}.")
         self.jobs = jobs
         self.timeout = timeout
-        gpus = _gpus()
-        shared = [gpus[i % len(gpus)] for i in range(jobs)] if gpus else []
-        self._slots = process.slot_folder(shared)
-        self._settings = (threads, shared, self._slots.name if self._slots else None)
+        self._slots = tempfile.TemporaryDirectory(prefix="curvature-sweep-")
+        self._settings = (threads, jobs, self._slots.name)
         self._pool = self._new_pool()
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Run it in the next process that is free; ``timeout`` counts from then."""
+        """Run it, however long it takes, in the next process that is free."""
+        return self._schedule(function, args, kwargs, None)
+
+    def submit_limited(
+        self, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> "Future[Any]":
+        """The same, but it is killed ``timeout`` seconds after it began."""
+        return self._schedule(function, args, kwargs, self.timeout)
+
+    def _schedule(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None,
+    ) -> "Future[Any]":
         if not self._pool.active:  # broken: a process died while none had anything to do
             self._stop()
             self._pool = self._new_pool()
-        future: Future[Any] = self._pool.schedule(function, args, kwargs, self.timeout)
+        future: Future[Any] = self._pool.schedule(function, args, kwargs, timeout)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -49,7 +61,7 @@ class LocalExecutor(Executor):
             self._pool.close()
             if wait:
                 self._pool.join()
-        if self._slots is not None and (wait or cancel_futures):
+        if wait or cancel_futures:
             self._slots.cleanup()
 
     def _new_pool(self) -> ProcessPool:
@@ -61,11 +73,3 @@ class LocalExecutor(Executor):
     def _stop(self) -> None:
         self._pool.stop()
         self._pool.join()
-
-
-def _gpus() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES would name them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()
-    named = [each.strip() for each in visible.split(",")] if visible else []
-    return named[:count] if named else [str(i) for i in range(count)]

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,16 +18,18 @@ _stop = threading.Event()
 _finishing = False  # a step that is worth ending, and a checkpoint that is worth writing
 
 
-def begin(threads: int, gpus: Sequence[str], slots: str | None) -> None:
-    """Set a fresh process up: called before anything of torch's is used."""
+def begin(threads: int, jobs: int, slots: str) -> None:
+    """Set a fresh process up: its threads, and one of the GPUs that ``jobs`` share in turn."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too, its parent decides
     signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if slots is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"], _ = take(gpus, Path(slots))
     import torch
 
     torch.set_num_threads(threads)
+    gpus = _gpus(torch.cuda.device_count())  # which does not begin to use them
+    if gpus:
+        shared = [gpus[i % len(gpus)] for i in range(jobs)]
+        os.environ["CUDA_VISIBLE_DEVICES"], _ = take(shared, Path(slots))
 
 
 def stopping() -> bool:
@@ -49,11 +50,6 @@ def ending_gracefully() -> Iterator[None]:
             os._exit(ENDED)
 
 
-def slot_folder(gpus: Sequence[str]) -> "tempfile.TemporaryDirectory[str] | None":
-    """Where processes take a GPU each; None where there is none to share out."""
-    return tempfile.TemporaryDirectory(prefix="curvature-gpus-") if gpus else None
-
-
 def take(gpus: Sequence[str], slots: Path) -> tuple[str, int]:
     """The first GPU whose slot no living process holds, and the file that holds it from now on."""
     while True:
@@ -62,6 +58,13 @@ def take(gpus: Sequence[str], slots: Path) -> tuple[str, int]:
             if file is not None:
                 return gpu, file
         time.sleep(0.1)  # the process that this one replaces is about to end
+
+
+def _gpus(count: int) -> list[str]:
+    """As CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = [each.strip() for each in visible.split(",")] if visible else []
+    return named[:count] if named else [str(i) for i in range(count)]
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

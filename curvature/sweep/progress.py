@@ -4,9 +4,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from curvature.sweep.work import Outcome, Work
-
-GRADIENTS = {"sam": 2, "sa-sgd": 2, "sa-sam": 3}  # a step; all others 1
+from curvature.sweep.work import GRADIENTS, Outcome, Work
 
 
 @dataclass(frozen=True)

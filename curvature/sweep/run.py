@@ -78,7 +78,9 @@ class Run:
 
     def _hand_out(self, work: Work, executor: Any) -> None:
         again = self._retry_failed or self._tries[work] > 0
-        self._running[work] = (executor.submit(perform, work, again=again), time.monotonic())
+        limited = isinstance(executor, LocalExecutor)
+        submit = executor.submit_limited if limited else executor.submit
+        self._running[work] = (submit(perform, work, again=again), time.monotonic())
 
     def _collect(self, work: Work, future: Any, begun: float) -> None:
         error = future.exception()

@@ -1,26 +1,22 @@
-"""The works of a sweep: train a run, or measure one that is trained; each its files on disk."""
+"""The works of a sweep: train a run, or measure one that is trained; each its files on disk.
+
+What loads torch is imported where a worker calls it: the sweep itself only looks at files.
+"""
 
 import os
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from curvature.analysis import analyze
-from curvature.devices import resolve_device
-from curvature.runs.checkpoint import load_checkpoint
 from curvature.runs.config import AnalysisConfig, RunConfig
 from curvature.runs.files import read_json, write_text
-from curvature.runs.folder import RunFolder
-from curvature.runs.table import read_rows, write_rows
+from curvature.runs.folder import FINISHED, RunFolder, part_name
+from curvature.runs.table import Row, read_rows, write_rows
 from curvature.sweep.absent import absent_evaluation, absent_measures
 from curvature.sweep.lock import locked
-from curvature.sweep.process import ending_gracefully, stopping
-from curvature.training import TrainingResult, train
-from curvature.training.results import final_rows, part_name, parts_to_evaluate
-from curvature.training.run import FINISHED
-from curvature.training.task import build
 
+GRADIENTS = {"sam": 2, "sa-sgd": 2, "sa-sam": 3}  # a step; all others 1
 TRACEBACK = "error.txt"
 MESSAGE = 400  # characters of an error that go into the table
 
@@ -61,6 +57,25 @@ class Work:
         what = "training" if self.analysis is None else f"analysis {self.analysis.id}"
         cell = f"{c.optimizer} lr={c.lr:g} weight_decay={c.weight_decay:g} seed={c.seed}"
         return f"{what} of {c.id} ({cell})"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one gradient of a step, of a run's beginning and evaluations, of each analysis."""
+
+    device: str
+    parameters: int
+    steps: int
+    gradient: float
+    besides: float
+    analyses: dict[str, float]
+
+    def of(self, work: Work) -> float:
+        """Seconds that ``work`` is expected to take one process."""
+        if work.analysis is not None:
+            return self.analyses[work.analysis.id]
+        gradients = GRADIENTS.get(work.config.optimizer, 1)
+        return self.steps * gradients * self.gradient + self.besides
 
 
 def works_of(
@@ -111,10 +126,28 @@ def perform(work: Work, *, again: bool = False) -> Outcome | None:
         for left_over in work.folder.path.rglob(".*.tmp"):  # of a process that was killed
             left_over.unlink()
         try:
-            return _train(work) if work.analysis is None else _analyze(work, work.analysis)
+            from curvature.sweep import doing
+
+            if work.analysis is None:
+                return doing.train_run(work)
+            return doing.analyze_run(work, work.analysis)
         except Exception as error:
             write_text(work.folder.path / TRACEBACK, traceback.format_exc())
             return Outcome("failed", message_of(error), again=_is_out_of_memory(error))
+
+
+def check(works: Sequence[Work]) -> tuple[str, ...]:
+    """In a worker: refuse what can't work; the parts that the data have, of those to evaluate."""
+    from curvature.sweep import ahead
+
+    return ahead.check(works)
+
+
+def measure(works: Sequence[Work]) -> Costs:
+    """In a worker: what the works cost."""
+    from curvature.sweep import ahead
+
+    return ahead.measure(works)
 
 
 def record_failure(work: Work, message: str) -> bool:
@@ -127,9 +160,19 @@ def record_failure(work: Work, message: str) -> bool:
             return True
         RunFolder.create(work.root, work.config)
         for asked, path in zip(work.evaluate_on, work.rows, strict=True):
-            write_rows(path, absent_evaluation(work, asked, "failed", message))
-        work.folder.set_status("failed", message=message)
+            if not path.exists():
+                write_rows(path, absent_evaluation(work, asked, "failed", message))
+        if work.folder.status not in FINISHED:
+            work.folder.set_status("failed", message=message)
     return True
+
+
+def outcome_of(rows: Iterable[Row]) -> Outcome:
+    """Of an analysis, by its rows."""
+    for row in rows:
+        if row.get("status") in ("failed", "diverged"):
+            return Outcome(row["status"], row.get("message"))
+    return Outcome("done")
 
 
 def message_of(error: BaseException) -> str:
@@ -140,54 +183,7 @@ def message_of(error: BaseException) -> str:
 def _analyzed(path: Path) -> Outcome | None:
     if not path.exists():
         return None
-    for row in read_rows(path):
-        if row.get("status") in ("failed", "diverged"):
-            return Outcome(row["status"], row.get("message"))
-    return Outcome("done")
-
-
-def _train(work: Work) -> Outcome:
-    with ending_gracefully():
-        result = train(
-            work.config,
-            work.root,
-            device=work.device,
-            evaluate_on=work.evaluate_on,
-            stop=stopping,
-        )
-    if result.status in FINISHED:
-        _evaluate_the_rest(work, result)
-    return Outcome(result.status, result.message)
-
-
-def _evaluate_the_rest(work: Work, result: TrainingResult) -> None:
-    """On what was not asked for when the run was trained."""
-    missing = [
-        asked for asked, path in zip(work.evaluate_on, work.rows, strict=True) if not path.exists()
-    ]
-    if not missing:
-        return
-    task = build(work.config, resolve_device(work.device))
-    checkpoint = load_checkpoint(result.checkpoint)
-    task.model.load_state_dict(checkpoint.weights, strict=False)
-    for part in parts_to_evaluate(work.config, missing, task.device, lambda line: None):
-        rows = final_rows(task, checkpoint, part, result.message)
-        write_rows(work.folder.rows(f"evaluation-{part.name}"), rows)
-
-
-def _analyze(work: Work, config: AnalysisConfig) -> Outcome:
-    checkpoint = load_checkpoint(work.folder.checkpoint)
-    name = f"{work.config.id}/{work.folder.checkpoint.name}"  # the whole folder may move
-    if checkpoint.status == "diverged":
-        message = checkpoint.metrics.get("message")
-        rows = absent_measures(work, config, "diverged", message, step=checkpoint.step)
-    else:
-        try:
-            rows = [{"checkpoint": name, **row} for row in analyze(checkpoint, config)]
-        except FloatingPointError as error:
-            rows = absent_measures(work, config, "diverged", str(error), step=checkpoint.step)
-    write_rows(work.rows[0], rows)
-    return _analyzed(work.rows[0]) or Outcome("done")
+    return outcome_of(read_rows(path))
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -7,14 +7,12 @@ from typing import Any
 from curvature import datasets
 from curvature.datasets.dataset import Dataset
 from curvature.runs.checkpoint import Checkpoint
-from curvature.runs.config import AnalysisConfig
+from curvature.runs.folder import OWN_PARTS, part_name
 from curvature.runs.rows import measured_on
 from curvature.training.evaluation import METRICS, evaluate
 from curvature.training.state import VERSIONS, State
 from curvature.training.task import Task
 from curvature.training.watch import Row
-
-SPLITS = ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def parts_to_evaluate(
     parts = []
     config = task.config
     for asked in dict.fromkeys(evaluate_on):
-        if asked in SPLITS:
+        if asked in OWN_PARTS:
             try:
                 data = datasets.load(config.data, asked, report=announce)
             except ValueError as error:  # not everyone's data have every part
@@ -53,15 +51,10 @@ def parts_to_evaluate(
                 f"`{asked}` has inputs of shape {data.input_shape}, the training data have "
                 f"{task.data.input_shape}: the network can't be evaluated on it."
             )
-        own = asked in SPLITS
+        own = asked in OWN_PARTS
         spec, split = (config.data, asked) if own else (asked, "test")
         parts.append(Part(part_name(asked), spec, split, data.to(task.device)))
     return parts
-
-
-def part_name(asked: str) -> str:
-    """What stands after `evaluation-` in the names of its files and analyses."""
-    return asked if asked in SPLITS else AnalysisConfig(data=asked, split="test").id
 
 
 def final_rows(task: Task, checkpoint: Checkpoint, part: Part, message: str | None) -> list[Row]:
