@@ -10,7 +10,7 @@ from typing import Any
 from curvature.runs.config import AnalysisConfig, RunConfig
 from curvature.runs.rows import Row
 from curvature.runs.table import read_table
-from curvature.sweep.estimate import Estimate, estimate
+from curvature.sweep.estimation import Estimate, estimate
 from curvature.sweep.grid import grid, values
 from curvature.sweep.local import LocalExecutor
 from curvature.sweep.progress import SweepProgress
