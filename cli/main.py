@@ -13,6 +13,7 @@ from curvature import __version__
 
 COMMANDS = {
     "train": "Train a network to a checkpoint.",
+    "sweep": "Train and measure a grid of networks.",
     "analyze": "Measure the curvature at checkpoints: Tr(H) and λ_max, with their uncertainty.",
     "show": "Show what is in a checkpoint, anyone's.",
     "table": "Gather the rows of a study into one table.",

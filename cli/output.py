@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -21,6 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 Row = dict[str, Any]
+
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 TITLES = {
     "loss": "loss",
@@ -84,13 +87,13 @@ class Output:
         if not self._as_json:
             click.echo("\n".join(lines))
 
-    def bar(self) -> Progress:
+    def bar(self, left: ProgressColumn | None = None) -> Progress:
         """A bar with the time left, on stderr where that is a terminal."""
         return Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed}/{task.total}", markup=False),
-            TimeRemainingColumn(),
+            left or TimeRemainingColumn(),
             console=self._stderr,
             transient=True,
             disable=self._live.disable,
@@ -133,6 +136,13 @@ def number(value: float | None, digits: int = 5) -> str:
     if value is None:
         return "–"
     return f"{value:,.{digits}g}" if 1e-4 <= abs(value) < 1e7 or not value else f"{value:.3e}"
+
+
+def lasting(seconds: float) -> str:
+    """12 s, 3 min, 2.5 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _cells(row: Row) -> tuple[str, str, str, str]:

@@ -18,9 +18,7 @@ from curvature.training import train as train_run
 from curvature.training.tensorboard import tensorboard_sink
 
 from .options import options_from
-from .output import Output, number, output_options
-
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
+from .output import INTERRUPTED, Output, number, output_options
 
 
 @click.command()

@@ -53,7 +53,7 @@ ARROWS = {
     },
     "tracking": {"measures", "empirical_risk", "runs"},
     "integrations": {"tracking"},
-    "sweep": {"training", "analysis", "runs"},
+    "sweep": {"training", "analysis", "runs", "devices"},
     "report": {"plots", "statistics"},
 }
 FILES = sorted((ROOT / "curvature").rglob("*.py"))

@@ -17,6 +17,7 @@ from curvature.losses import LOSSES
 from curvature.runs.checkpoint import Checkpoint
 from curvature.runs.config import AnalysisConfig
 from curvature.runs.loading import load_weights
+from curvature.runs.rows import measured_on
 from curvature.runs.weights import check_finite
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -70,6 +71,7 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig, *, trust: bool 
         "analysis": analysis,
         "data_name": data.name if isinstance(data, Dataset) else config.data,
         "data_hash": data.hash if isinstance(data, Dataset) else risk.data_hash,
+        "pooled_over": _groupings(data) or None,
         "weight_decay_counted": weight_decay,
     }
     return Subject(risk, about, weight_decay, (*notes, *risk.notes))
@@ -104,7 +106,7 @@ def _provenance(
     checkpoint: Checkpoint, config: AnalysisConfig, risk: EmpiricalRisk
 ) -> dict[str, Any]:
     run = checkpoint.config
-    about = {
+    about: dict[str, Any] = {
         "run": run.id if run else checkpoint.hash,
         "step": checkpoint.step,
         "checkpoint_hash": checkpoint.hash,
@@ -112,6 +114,7 @@ def _provenance(
         "parameters": risk.size,
         "data": config.data,
         "split": config.split,
+        "on": measured_on(config.data or "", config.split, run.data if run else None),
         "examples": risk.survey.examples,
         "batch_size": config.batch_size,
         "loss": config.loss,
@@ -125,6 +128,10 @@ def _provenance(
         "torch": torch.__version__,
         "params": " ".join(config.params) or None,
     }
-    for name, value in (run.to_dict() if run else {}).items():
-        about[f"run.{name}"] = " ".join(value) if isinstance(value, tuple) else value
-    return about
+    return about | (run.as_columns() if run else {})
+
+
+def _groupings(data: Any) -> str:
+    """The kinds of examples that are measured as one, as `corruption, severity`."""
+    groups = data.groups if isinstance(data, Dataset) else {}
+    return ", ".join(name for name, (codes, _) in groups.items() if len(torch.unique(codes)) > 1)

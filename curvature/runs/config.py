@@ -116,6 +116,13 @@ class RunConfig(_Hashed):
         super().__post_init__()
         names.pairs(self.optimizer_options)  # refuses what is not key=value, or stands twice
 
+    def as_columns(self) -> dict[str, Any]:
+        """The fields as columns of a row: run.optimizer, run.lr and so on."""
+        return {
+            f"run.{name}": " ".join(value) if isinstance(value, tuple) else value
+            for name, value in self.to_dict().items()
+        }
+
 
 @dataclass(frozen=True)
 class AnalysisConfig(_Hashed):

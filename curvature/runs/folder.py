@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curvature.runs.config import RunConfig
+from curvature.runs.config import AnalysisConfig, RunConfig
 from curvature.runs.files import read_json, write_json
 from curvature.runs.messages import printable
 from curvature.runs.table import HISTORY
 
 STATUSES = ("new", "running", "interrupted", "done", "diverged", "failed")
+FINISHED = ("done", "diverged")
+OWN_PARTS = ("val", "test")  # of the run's data, to evaluate on
 
 _EPOCH = re.compile(r"epoch-(\d+)\.pt")
 
@@ -105,3 +107,8 @@ class RunFolder:
         if status not in STATUSES:
             raise ValueError(f"`status` is one of {', '.join(STATUSES)}, not `{status}`.")
         write_json(self.status_file, {"status": status, **about})
+
+
+def part_name(asked: str) -> str:
+    """What stands after `evaluation-` in the names of its files and analyses."""
+    return asked if asked in OWN_PARTS else AnalysisConfig(data=asked, split="test").id

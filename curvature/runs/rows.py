@@ -7,6 +7,8 @@ A row is a flat dict: one number with all that is needed to read it. An absent c
     low, high, n                                       of a statistic over n rows
     passes, seconds, method, converged                 what it cost, how it was got
     status, message                                    ok, diverged (value is None) or failed; why
+    on                      test, val, train of the run's own data; else the other data's name
+    pooled_over             kinds of examples measured as one: `corruption, severity`
     checkpoint (its path), checkpoint_hash, model, parameters, data, data_name, data_hash, split,
     examples, loss, reduction, batchnorm, weight_decay_counted, batch_size, device, dtype, tf32,
     seed, curvature, torch (their versions)            provenance
@@ -18,6 +20,8 @@ import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from curvature import names
+
 Row = dict[str, Any]
 
 KEY = ("run", "analysis", "metric", "step", "block", "probe", "index")
@@ -27,7 +31,16 @@ COLUMNS = (
     *NUMBERS,
     *("passes", "seconds", "method", "converged", "status", "message"),
     *("checkpoint", "checkpoint_hash", "model", "parameters", "data", "data_name", "data_hash"),
-    *("split", "examples", "loss", "reduction", "batchnorm", "weight_decay_counted"),
+    *(
+        "split",
+        "on",
+        "pooled_over",
+        "examples",
+        "loss",
+        "reduction",
+        "batchnorm",
+        "weight_decay_counted",
+    ),
     *("batch_size", "device", "dtype", "tf32", "seed", "curvature", "torch"),
 )
 
@@ -56,3 +69,19 @@ def plain_row(row: Mapping[str, Any]) -> Row:
         if plain.get("status") in (None, "ok"):
             plain["status"] = "diverged"
     return plain
+
+
+def measured_on(data: str, split: str, own: str | None) -> str:
+    """What a row's `on` says: of the run's own data the split, else the data, without its place.
+
+    >>> measured_on("cifar10:/data", "test", "cifar10:/elsewhere")
+    'test'
+    >>> measured_on("cifar10c:/data,severity=1", "test", "cifar10:/data")
+    'cifar10c:severity=1'
+    """
+    name = _portable(data)
+    return split if own is not None and name == _portable(own) else name
+
+
+def _portable(spec: str) -> str:
+    return names.parse(spec, names.TAKE_A_DIRECTORY).portable

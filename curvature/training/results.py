@@ -9,13 +9,12 @@ import torch
 from curvature import datasets
 from curvature.datasets.dataset import Dataset
 from curvature.runs.checkpoint import Checkpoint
-from curvature.runs.config import AnalysisConfig
+from curvature.runs.folder import OWN_PARTS, part_name
+from curvature.runs.rows import measured_on
 from curvature.training.evaluation import METRICS, evaluate
 from curvature.training.state import VERSIONS, State
 from curvature.training.task import Task
 from curvature.training.watch import Row
-
-SPLITS = ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def parts_to_evaluate(
     parts = []
     config = task.config
     for asked in dict.fromkeys(evaluate_on):
-        if asked in SPLITS:
+        if asked in OWN_PARTS:
             try:
                 data = datasets.load(config.data, asked, report=announce)
             except ValueError as error:  # not everyone's data have every part
@@ -59,10 +58,9 @@ def parts_to_evaluate(
                 f"`{asked}` has inputs of shape {data.input_shape}, the training data have "
                 f"{task.data.input_shape}: the network can't be evaluated on it."
             )
-        own = asked in SPLITS
+        own = asked in OWN_PARTS
         spec, split = (config.data, asked) if own else (asked, "test")
-        name = asked if own else AnalysisConfig(data=asked, split="test").id
-        parts.append(Part(name, spec, split, data.to(task.device)))
+        parts.append(Part(part_name(asked), spec, split, data.to(task.device)))
     return parts
 
 
@@ -97,6 +95,7 @@ def _provenance(task: Task, checkpoint: Checkpoint, part: Part) -> Row:
         "data_name": part.data.name,
         "data_hash": part.data.hash,
         "split": part.split,
+        "on": measured_on(part.spec, part.split, config.data),
         "loss": config.loss,
         "batchnorm": "eval",
         "device": str(task.device),
@@ -105,8 +104,5 @@ def _provenance(task: Task, checkpoint: Checkpoint, part: Part) -> Row:
         "seed": config.seed,
         "curvature": VERSIONS["curvature"],
         "torch": VERSIONS["torch"],
-        **{
-            f"run.{key}": " ".join(value) if isinstance(value, tuple) else value
-            for key, value in config.to_dict().items()
-        },
+        **config.as_columns(),
     }

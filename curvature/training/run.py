@@ -11,15 +11,13 @@ from curvature.datasets.dataset import Dataset
 from curvature.devices import resolve_device
 from curvature.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from curvature.runs.config import RunConfig
-from curvature.runs.folder import RunFolder
+from curvature.runs.folder import FINISHED, RunFolder
 from curvature.runs.table import read_rows, write_rows
 from curvature.training.loop import Callback, Ending, Hooks, end_epoch, run_steps
 from curvature.training.results import Part, final_rows, headline, parts_to_evaluate
 from curvature.training.state import State, capture, is_finite, own_randomness, restore
 from curvature.training.task import Task, build
 from curvature.training.watch import Progress, Row
-
-FINISHED = ("done", "diverged")
 
 
 @dataclass(frozen=True)
