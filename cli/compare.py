@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from curvature.plots.style import levels
 from curvature.runs.rows import Row
 from curvature.statistics import Verdict, at_best, best_settings, select, summarize
 from curvature.statistics import compare as verdicts_on
@@ -58,7 +59,10 @@ def compare(
     answer: dict[str, Any] = {"best": best, "means": [], "verdicts": []}
     for metric in metrics:
         seeds = select(chosen, metric, on, block=block, analysis=analysis)
+        order = levels(seeds, "run.optimizer")
+        seeds.sort(key=lambda row: order.index(row["run.optimizer"]))
         means = summarize(seeds, by=("run.optimizer",))
+        means.sort(key=lambda row: order.index(row["run.optimizer"]))
         verdicts = verdicts_on(seeds)
         table += [*seeds, *means]
         answer["means"] += means

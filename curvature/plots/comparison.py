@@ -49,7 +49,9 @@ def _draw_panel(axes: Any, rows: Rows, optimizers: Sequence[Any]) -> None:
         mine = [row for row in rows if row.get("run.optimizer") == optimizer]
         seeds = [row for row in mine if row.get("run") is not None and row.get("value") is not None]
         for i, row in enumerate(seeds):
-            _draw_seed(axes, x - 0.14 - 0.22 * _spread(i, len(seeds)), row, colour, marker, factor)
+            at = x - 0.14 - 0.22 * _spread(i, len(seeds))
+            hollow = row.get("converged") is False
+            style.draw_point(axes, at, row["value"] * factor, colour, marker, hollow=hollow)
         for row in mine:
             if row.get("run") is None:
                 _draw_mean(axes, x + 0.2, row, colour, factor)
@@ -65,24 +67,6 @@ def _draw_panel(axes: Any, rows: Rows, optimizers: Sequence[Any]) -> None:
         label.set(rotation=35, ha="right", rotation_mode="anchor")
     axes.set_ylabel(style.metric_label(rows))
     axes.yaxis.label.set_size(FONT + 0.5)
-
-
-def _draw_seed(
-    axes: Any, x: float, row: Mapping[str, Any], colour: str, marker: str, factor: float
-) -> None:
-    hollow = row.get("converged") is False
-    axes.plot(
-        [x],
-        [row["value"] * factor],
-        linestyle="none",
-        marker=marker,
-        markersize=3.2,
-        markeredgewidth=0.7,
-        markeredgecolor=colour,
-        markerfacecolor="none" if hollow else colour,
-        alpha=1.0 if hollow else 0.75,
-        label="_seed",
-    )
 
 
 def _draw_mean(axes: Any, x: float, row: Mapping[str, Any], colour: str, factor: float) -> None:

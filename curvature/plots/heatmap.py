@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from curvature.plots import style
@@ -12,6 +13,7 @@ COLUMNS = ("run.optimizer", "run.lr", "run.weight_decay", "metric", "value", "st
 
 Rows = Sequence[Mapping[str, Any]]
 
+_BESIDE = 1.15  # inches beside the cells: labels and the scale
 _WIDEST = 0.75  # inches of a cell
 _MARK = 9.0  # points², of the marks in a cell's corner
 
@@ -31,32 +33,47 @@ def heatmap(
     rows = list(rows)
     style.require(rows, COLUMNS, "heatmap")
     _refuse_two_in_a_cell(rows)
-    rates, decays = style.levels(rows, "run.lr"), style.levels(rows, "run.weight_decay")
     optimizers = style.levels(rows, "run.optimizer")
-    scale = scale_of(rows)
     down, across = style.panels(len(optimizers), width)
-    beside = 1.15  # of the cells: labels and the scale
-    width = min(width, max(beside + across * len(rates) * _WIDEST, 2.4))
-    cell_width = (width - beside) / across / len(rates) - 0.02
-    cell_height = min(max(cell_width * 0.72, 0.17), 0.42, 3.2 / len(decays))
-    room = (cell_width, cell_height)
-    labelled = numbers_fit(rows, room)
-    height = down * (max(len(decays), 3) * cell_height + 0.42) + (0.5 if len(rates) > 6 else 0.35)
-    figure = style.new_figure(width, height, _caption(rows, scale), drawn=caption)
+    layout = _layout(rows, across, width)
+    height = down * (max(len(layout.decays), 3) * layout.room[1] + 0.42)
+    height += 0.5 if len(layout.rates) > 6 else 0.35
+    caption_text = _caption(rows, layout.scale)
+    figure = style.new_figure(layout.width, height, caption_text, drawn=caption)
     grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
-    for axes, optimizer in zip(grid.flat, optimizers, strict=False):
-        panel = [row for row in rows if row.get("run.optimizer") == optimizer]
-        _draw_panel(axes, panel, rates, decays, scale, room, labelled)
-        axes.set_title(style.look(optimizer, optimizers)[0], fontsize=FONT + 0.5, pad=3)
-    for axes in grid.flat[len(optimizers) :]:
-        axes.set_visible(False)
-    for i, axes in enumerate(grid.flat[: len(optimizers)]):
+    for i, axes in enumerate(grid.flat):
+        if i >= len(optimizers):
+            axes.set_visible(False)
+            continue
+        _draw_panel(axes, [r for r in rows if r.get("run.optimizer") == optimizers[i]], layout)
+        axes.set_title(style.look(optimizers[i], optimizers)[0], fontsize=FONT + 0.5, pad=3)
         lowest, leftmost = i + across >= len(optimizers), i % across == 0
         axes.tick_params(labelbottom=lowest, labelleft=leftmost)
         axes.set_xlabel("learning rate" if lowest else "")
         axes.set_ylabel("weight decay" if leftmost else "")
-    _draw_colorbar(figure, grid, scale, title or style.metric_label(rows))
+    _draw_colorbar(figure, grid, layout.scale, title or style.metric_label(rows))
     return figure
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the panels share; ``room`` is a cell's width and height in inches."""
+
+    rates: list[Any]
+    decays: list[Any]
+    scale: Scale
+    width: float
+    room: tuple[float, float]
+    numbers: bool
+
+
+def _layout(rows: Rows, across: int, width: float) -> _Layout:
+    rates, decays = style.levels(rows, "run.lr"), style.levels(rows, "run.weight_decay")
+    width = min(width, max(_BESIDE + across * len(rates) * _WIDEST, 2.4))
+    cell_width = (width - _BESIDE) / across / len(rates) - 0.02
+    cell_height = min(max(cell_width * 0.72, 0.17), 0.42, 3.2 / len(decays))
+    room = (cell_width, cell_height)
+    return _Layout(rates, decays, scale_of(rows), width, room, numbers_fit(rows, room))
 
 
 def _refuse_two_in_a_cell(rows: Rows) -> None:
@@ -71,49 +88,48 @@ def _refuse_two_in_a_cell(rows: Rows) -> None:
         seen.add(cell)
 
 
-def _draw_panel(
-    axes: Any,
-    rows: Rows,
-    rates: Sequence[Any],
-    decays: Sequence[Any],
-    scale: Scale,
-    room: tuple[float, float],
-    labelled: bool,
-) -> None:
-    from matplotlib.patches import Rectangle
-
+def _draw_panel(axes: Any, rows: Rows, layout: _Layout) -> None:
     for row in rows:
-        x, y = rates.index(row.get("run.lr")), decays.index(row.get("run.weight_decay"))
-        kind = kind_of(row)
-        corner = (x - 0.5, y - 0.5)
-        colour = scale.colour(row["value"]) if kind is CellKind.VALUE else style.GONE
-        box = Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=0.5)
-        box.set_label(f"_cell {x} {y}")
-        axes.add_patch(box)
-        ink = scale.ink(row["value"]) if kind is CellKind.VALUE else "#000000"
-        if kind is not CellKind.VALUE:
-            mark = {"marker": "x", "s": 4 * _MARK, "linewidths": 1.0, "color": "#4d4d4d"}
-            axes.scatter(
-                [x], [y], **(mark if kind is CellKind.DIVERGED else mark | {"marker": "_"})
-            )
-            continue
-        about: dict[str, Any] = {"fontsize": FONT, "color": ink}
-        if scale.signed and row["value"] < 0:
-            hatch = Rectangle(corner, 1, 1, fill=False, hatch="////", edgecolor=ink, linewidth=0)
-            hatch.set_alpha(0.4)
-            axes.add_patch(hatch)
-            about["bbox"] = {"facecolor": colour, "edgecolor": "none", "pad": 0.8}
-        if labelled:
-            text = value_text(row, room)
-            axes.text(x, y, text, ha="center", va="center", label="_number", **about)
-        _draw_marks(axes, x, y, row, ink, apart=labelled)
-    axes.set_xlim(-0.5, len(rates) - 0.5)
-    axes.set_ylim(-0.5, len(decays) - 0.5)
-    _set_ticks(axes.xaxis, rates, room[0])
-    _set_ticks(axes.yaxis, decays, room[1], vertical=True)
+        x = layout.rates.index(row.get("run.lr"))
+        y = layout.decays.index(row.get("run.weight_decay"))
+        if kind_of(row) is CellKind.VALUE:
+            _draw_value(axes, x, y, row, layout)
+        else:
+            _draw_gone(axes, x, y, kind_of(row))
+    axes.set_xlim(-0.5, len(layout.rates) - 0.5)
+    axes.set_ylim(-0.5, len(layout.decays) - 0.5)
+    _set_ticks(axes.xaxis, layout.rates, layout.room[0])
+    _set_ticks(axes.yaxis, layout.decays, layout.room[1], vertical=True)
     style.plain_axes(axes)
     for side in axes.spines.values():
         side.set_visible(True)
+
+
+def _draw_value(axes: Any, x: int, y: int, row: Mapping[str, Any], layout: _Layout) -> None:
+    scale = layout.scale
+    colour, ink = scale.colour(row["value"]), scale.ink(row["value"])
+    _draw_box(axes, x, y, facecolor=colour, edgecolor="white", linewidth=0.5)
+    about: dict[str, Any] = {"fontsize": FONT, "color": ink}
+    if scale.signed and row["value"] < 0:
+        _draw_box(axes, x, y, fill=False, hatch="////", edgecolor=ink, linewidth=0, alpha=0.4)
+        about["bbox"] = {"facecolor": colour, "edgecolor": "none", "pad": 0.8}
+    if layout.numbers:
+        text = value_text(row, layout.room)
+        axes.text(x, y, text, ha="center", va="center", label="_number", **about)
+    _draw_marks(axes, x, y, row, ink, apart=layout.numbers)
+
+
+def _draw_gone(axes: Any, x: int, y: int, kind: CellKind) -> None:
+    _draw_box(axes, x, y, facecolor=style.GONE, edgecolor="white", linewidth=0.5)
+    marker = "x" if kind is CellKind.DIVERGED else "_"
+    about = {"s": 4 * _MARK, "linewidths": 1.0, "color": "#4d4d4d"}
+    axes.scatter([x], [y], marker=marker, label=f"_{kind.value}", **about)
+
+
+def _draw_box(axes: Any, x: int, y: int, **about: Any) -> None:
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, label=f"_cell {x} {y}", **about))
 
 
 def _draw_marks(

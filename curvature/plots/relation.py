@@ -33,18 +33,8 @@ def relation(
         rho = found.get(optimizer, {}).get("value")
         label += f" ({rho:+.2f})" if rho is not None else ""
         for row in mine:
-            axes.plot(
-                [row["x"] * x_factor],
-                [row["y"] * y_factor],
-                linestyle="none",
-                marker=marker,
-                markersize=3.4,
-                markeredgewidth=0.7,
-                markeredgecolor=colour,
-                markerfacecolor="none" if row.get("converged") is False else colour,
-                alpha=0.8,
-                label="_point",
-            )
+            x, y = row["x"] * x_factor, row["y"] * y_factor
+            style.draw_point(axes, x, y, colour, marker, hollow=row.get("converged") is False)
         axes.plot(
             [], [], color=colour, marker=marker, markersize=3.4, linestyle="none", label=label
         )

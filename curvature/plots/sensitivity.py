@@ -35,19 +35,19 @@ def sensitivity(
     text = f"{_caption(rows, shared)} {note}".strip()
     figure = style.new_figure(width, 2.6 if shared else 1.6 * down + 0.3, text, drawn=caption)
     grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
-    factor = style.factor(rows[0]["metric"])
     for i, optimizer in enumerate(optimizers):
         axes = grid.flat[0 if shared else i]
         mine = [row for row in rows if row.get("run.optimizer") == optimizer]
         label, colour, marker = style.look(optimizer, optimizers)
         shift = 0.3 * ((i + 0.5) / len(optimizers) - 0.5) if shared else 0.0
-        decays = [None] if shared else style.levels(rows, "run.weight_decay")
-        for k, decay in enumerate(decays):
-            line = [row for row in mine if shared or row.get("run.weight_decay") == decay]
-            looks = (colour, marker, (k + 1) / len(decays))
-            _draw_line(axes, line, rates, looks, shift, factor)
+        decays = style.levels(mine, "run.weight_decay")
+        lines = (
+            [mine] if shared else [[r for r in mine if r["run.weight_decay"] == d] for d in decays]
+        )
+        for k, line in enumerate(lines):
+            _draw_line(axes, line, rates, (colour, marker, (k + 1) / len(lines)), shift)
         if shared:
-            axes.plot([], [], color=colour, marker=marker, markersize=3.2, linewidth=1, label=label)
+            axes.plot([], [], color=colour, marker=marker, markersize=3.3, linewidth=1, label=label)
         else:
             axes.set_title(label, fontsize=FONT + 0.5, pad=3)
     for axes in grid.flat[1 if shared else len(optimizers) :]:
@@ -60,15 +60,20 @@ def sensitivity(
     return figure
 
 
+def _by_decay(rows: Rows) -> list[Rows]:
+    decays = style.levels(rows, "run.weight_decay")
+    return [[row for row in rows if row.get("run.weight_decay") == decay] for decay in decays]
+
+
 def _draw_line(
     axes: Any,
     rows: Rows,
     rates: Sequence[Any],
     looks: tuple[str, str, float],
     shift: float,
-    factor: float,
 ) -> None:
     colour, marker, strength = looks
+    factor = style.factor(rows[0]["metric"])
     by_rate = {row.get("run.lr"): row for row in rows if row.get("value") is not None}
     alpha = 0.25 + 0.75 * strength
     x = [i + shift for i in range(len(rates))]
@@ -79,9 +84,7 @@ def _draw_line(
         if row is None:
             continue
         hollow = bool(row.get("unconverged")) or row.get("converged") is False
-        face = {"markerfacecolor": "none" if hollow else colour, "markeredgewidth": 0.7}
-        dot = {"marker": marker, "markersize": 3.2, "color": colour, "alpha": alpha}
-        axes.plot(x[i : i + 1], y[i : i + 1], label="_point", **dot, **face)
+        style.draw_point(axes, x[i], y[i], colour, marker, hollow=hollow, alpha=alpha)
         if row.get("low") is not None and row.get("high") is not None:
             ends = [row["low"] * factor, row["high"] * factor]
             axes.plot([x[i]] * 2, ends, color=colour, linewidth=0.7, alpha=alpha, label="_interval")

@@ -17,7 +17,7 @@ OPTIMIZERS: dict[str, tuple[str, str, str]] = {  # label, colour (Okabe & Ito 20
     "adam": ("Adam", "#009E73", "s"),
     "sam": ("SAM", "#E69F00", "D"),
     "sa-sgd": ("SA-SGD", "#CC79A7", "^"),
-    "sa-sam": ("SA-SAM", "#D55E00", "P"),
+    "sa-sam": ("SA-SAM", "#D55E00", ">"),
 }
 METRICS = {
     "accuracy": "accuracy",
@@ -37,7 +37,7 @@ _MATHEMATICS = {
     "weight_norm": r"$\Vert w\Vert$",
     "gradient_norm": r"$\Vert\nabla L\Vert$",
 }
-_OTHERS = [("#7F7F7F", "X"), ("#5D3A9B", "h"), ("#994F00", "<"), ("#000000", ">"), ("#40B0A6", "*")]
+_OTHERS = [("#7F7F7F", "X"), ("#5D3A9B", "h"), ("#994F00", "<"), ("#000000", "P"), ("#40B0A6", "*")]
 
 
 def require(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], figure: str) -> None:
@@ -98,7 +98,6 @@ def new_figure(width: float, height: float, caption: str, *, drawn: bool) -> Any
     lines = wrapped(caption, width - 0.1) if drawn else []
     below = (len(lines) + 0.6) * LINE if lines else 0.0
     figure = Figure(figsize=(width, height + below), dpi=200, layout="constrained")
-    figure.patch.set_alpha(0.0)
     figure.set_label(caption.replace(r"\$", "$"))
     engine: Any = figure.get_layout_engine()
     share = below / (height + below)
@@ -144,6 +143,24 @@ def plain_axes(axes: Any) -> None:
         label.set_size(FONT + 0.5)
         label.set_color(INK)
     axes.patch.set_alpha(0.0)
+
+
+def draw_point(
+    axes: Any, x: float, y: float, colour: str, marker: str, *, hollow: bool, alpha: float = 0.8
+) -> None:
+    """A value; hollow where it is unconverged."""
+    axes.plot(
+        [x],
+        [y],
+        linestyle="none",
+        marker=marker,
+        markersize=3.3,
+        markeredgewidth=0.7,
+        markeredgecolor=colour,
+        markerfacecolor="none" if hollow else colour,
+        alpha=alpha,
+        label="_point",
+    )
 
 
 def legend_above(figure: Any, axes: Any, width: float) -> None:

@@ -50,6 +50,8 @@ def training_curves(
 
 
 def _draw_panel(axes: Any, rows: Rows, panel: str, optimizers: Sequence[Any]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     factor = 100.0 if panel == "val_accuracy" else 1.0
     values = []
     for run in dict.fromkeys(row["run"] for row in rows):
@@ -67,6 +69,7 @@ def _draw_panel(axes: Any, rows: Rows, panel: str, optimizers: Sequence[Any]) ->
         if line[-1].get("status") == "diverged":
             axes.plot(x[-1:], y[-1:], color=colour, marker="x", markersize=4, label="_diverged")
     set_value_scale(axes.yaxis, values)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     style.plain_axes(axes)
     axes.set_xlabel("epoch", fontsize=FONT + 0.5)
     axes.set_ylabel(PANELS.get(panel, shown(panel)), fontsize=FONT + 0.5)

@@ -56,10 +56,10 @@ def select(
     found = [row for row in found if row.get("step") in (None, last.get(run_of(row)))]
     if not found:
         raise ValueError(_nothing(table, of_metric, metric, on, block, analysis))
-    runs: dict[Any, list[Row]] = {}
+    runs: dict[str, list[Row]] = {}
     for row in found:
         runs.setdefault(run_of(row), []).append(row)
-    return [{**_the_one(several, metric, on), "on": on} for several in runs.values()]
+    return [{**_the_one(of, metric, on), "run": run, "on": on} for run, of in runs.items()]
 
 
 def where(rows: Iterable[Mapping[str, Any]], conditions: Sequence[str]) -> list[Row]:
@@ -82,11 +82,10 @@ def where(rows: Iterable[Mapping[str, Any]], conditions: Sequence[str]) -> list[
     return kept
 
 
-def run_of(row: Mapping[str, Any]) -> Any:
+def run_of(row: Mapping[str, Any]) -> str:
     """The run's id; where a table has none, all that is said of the run."""
-    return row.get("run") or tuple(
-        sorted((k, str(v)) for k, v in row.items() if k.startswith("run."))
-    )
+    own = sorted((name, value) for name, value in row.items() if name.startswith("run."))
+    return row.get("run") or ", ".join(f"{name} {value}" for name, value in own)
 
 
 def _is_on(row: Mapping[str, Any], on: str) -> bool:
@@ -119,9 +118,9 @@ def _portable(text: Any) -> str | None:
         return None if text is None else str(text)
 
 
-def _last_steps(rows: Iterable[Mapping[str, Any]]) -> dict[Any, Any]:
+def _last_steps(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """An earlier checkpoint's curvature must not stand beside the last one's accuracy."""
-    last: dict[Any, Any] = {}
+    last: dict[str, Any] = {}
     for row in rows:
         step = row.get("step")
         if step is not None:

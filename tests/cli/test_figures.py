@@ -65,16 +65,30 @@ def test_a_comparison_names_settings_and_verdicts(curv: Curv, runs: Path) -> Non
     assert [v["metric"] for v in found["verdicts"]] == ["accuracy", "trace", "eigmax"]
 
 
-def test_one_setting_each_needs_no_validation_data(curv: Curv, rows: list[Row]) -> None:
+def test_one_setting_each_needs_no_validation_data(
+    curv: Curv, rows: list[Row], tmp_path: Path
+) -> None:
     kept = [
         row
         for row in rows
         if (row["run.lr"], row["run.weight_decay"], row["split"]) == (0.1, 0.0, "test")
     ]
-    write_csv("one.csv", kept)
-    done = curv("compare", "one.csv", "--metric", "trace")
+    write_csv(tmp_path / "one.csv", kept)
+    done = curv("compare", tmp_path / "one.csv", "--metric", "trace")
     assert done.exit_code == 0, done.output
-    Path("one.csv").unlink()
+
+
+def test_a_table_made_by_hand_needs_few_columns(curv: Curv, tmp_path: Path) -> None:
+    path = tmp_path / "hand.csv"
+    lines = ["run.optimizer,run.lr,run.weight_decay,run.seed,split,metric,value"]
+    for optimizer, first in (("sgd", 1.0), ("sam", 2.0)):
+        lines += [f"{optimizer},0.1,0,{s},test,trace,{first + 0.1 * s}" for s in range(3)]
+    path.write_text("\n".join(lines) + "\n")
+    done = curv("heatmap", path, "--metric", "trace", "--out", tmp_path / "a.png")
+    assert "2 of 2 cells have a value, over 3 seeds" in done.stderr, done.output
+    done = curv("compare", path, "--out", tmp_path / "b.png")
+    assert "sgd is flatter than sam: sam / sgd = 1.91" in done.stdout, done.output
+    assert curv("report", path, "--out", tmp_path / "c.html").exit_code == 0
 
 
 def test_a_report_is_one_file(curv: Curv, runs: Path) -> None:

@@ -1,32 +1,27 @@
 """Each figure from a table: what is shown is what was given, and nothing else."""
 
+import io
 import math
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from curvature import statistics
 from curvature.plots import FIGURES, caption_of, figure_bytes
 from curvature.plots import comparison as comparison_figure
-from curvature.plots.cells import scale_of
 from curvature.plots.style import OPTIMIZERS, look
 from curvature.plots.text import FONT
-from tests.statistics.tables import RATES, Row, grid
-
-SMALL = {"rates": RATES[2:], "decays": (0.0, 1e-3), "optimizers": ("sgd", "sam", "sa-sam")}
+from tests.plots.drawn import SMALL, artists, summary
+from tests.statistics.tables import Row, grid
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
     return grid(**SMALL)
-
-
-def summary(rows: list[Row], metric: str) -> list[Row]:
-    return statistics.summarize(statistics.select(rows, metric))
 
 
 def best_table(rows: list[Row]) -> list[Row]:
@@ -63,10 +58,6 @@ TABLES: dict[str, Callable[[list[Row]], list[Row]]] = {
     "relation": lambda rows: statistics.pair(rows, "eigmax"),
     "training_curves": lambda rows: history(),
 }
-
-
-def artists(figure: Figure, kind: str) -> list[Any]:
-    return [artist for artist in figure.findobj() if artist.get_label() == f"_{kind}"]
 
 
 def heights(figure: Figure, kind: str) -> list[float]:
@@ -111,73 +102,24 @@ def test_the_same_table_gives_the_same_bytes(kind: str, rows: list[Row]) -> None
     assert first.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[kind])
 
 
+def test_a_file_has_a_white_ground_and_a_page_none(rows: list[Row]) -> None:
+    figure = FIGURES["heatmap"](summary(rows, "trace"))
+    with Image.open(io.BytesIO(figure_bytes(figure, "png"))) as image:
+        assert image.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
+        assert image.width <= round(6.9 * 300)
+    with Image.open(io.BytesIO(figure_bytes(figure, "png", transparent=True))) as image:
+        assert image.convert("RGBA").getpixel((0, 0))[3] == 0
+
+
 def test_another_format_is_refused(rows: list[Row]) -> None:
     with pytest.raises(ValueError, match="png, svg, pdf, not `gif`"):
         figure_bytes(FIGURES["heatmap"](summary(rows, "trace")), "gif")
 
 
-def test_a_cell_has_the_colour_of_its_value(rows: list[Row]) -> None:
-    table = summary(rows, "trace")
-    figure = FIGURES["heatmap"](table)
-    scale = scale_of(table)
-    rates, decays = list(SMALL["rates"]), list(SMALL["decays"])
-    for axes, name in zip(figure.axes, SMALL["optimizers"], strict=False):
-        assert axes.get_title() == OPTIMIZERS[name][0]
-        for row in (row for row in table if row["run.optimizer"] == name):
-            x, y = rates.index(row["run.lr"]), decays.index(row["run.weight_decay"])
-            (box,) = [a for a in axes.patches if a.get_label() == f"_cell {x} {y}"]
-            if row["value"] is not None:
-                assert box.get_facecolor() == pytest.approx(scale.colour(row["value"]))
-
-
-def test_values_over_decades_are_coloured_by_their_logarithm() -> None:
-    def table(*values: float) -> list[Row]:
-        return [{"metric": "trace", "value": value, "status": "ok"} for value in values]
-
-    wide = scale_of(table(1.0, 1e6, 1e12))
-    assert wide.logarithmic
-    assert wide.norm(1e6) == pytest.approx(0.5)
-    assert not scale_of(table(1.0, 50.0)).logarithmic
-    signed = scale_of(table(-1e12, 1.0, 1e6))
-    assert signed.signed
-    assert signed.colour(-1e6) == signed.colour(1e6)
-    assert wide.colour(0.0) == wide.colour(1.0)
-
-
-def test_what_is_marked_is_what_is_counted(rows: list[Row]) -> None:
-    table = summary(rows, "trace")
-    table[0] |= {"unconverged": 2, "converged": False, "value": -3.0}
-    table[1] |= {"value": None, "status": "failed"}
-    table[2] |= {"value": math.nan, "status": "ok"}
-    del table[-1]
-    figure = FIGURES["heatmap"](table)
-    caption = caption_of(figure)
-    good = [r for r in table if r["value"] is not None and math.isfinite(r["value"])]
-    hollow = sum(r["unconverged"] > 0 for r in good)
-    partly = sum(r["diverged"] > 0 for r in good)
-    negative = sum(r["value"] < 0 for r in good)
-    gone = len(table) - len(good) - 1
-    assert len(artists(figure, "unconverged")) == hollow > 0
-    assert negative > 0
-    assert len(artists(figure, "partly")) == partly
-    assert f"{len(good)} of 18 cells have a value" in caption
-    assert f"{gone} diverged (×, grey)" in caption
-    assert "1 failed" in caption
-    assert f"{hollow} with unconverged estimates" in caption
-    assert f"{negative} negative (hatched)" in caption
-    assert "1 not run (blank)" in caption
-    assert not any("nan" in text.get_text() for text in artists(figure, "number"))
-
-
-def test_two_values_in_one_cell_are_refused(rows: list[Row]) -> None:
-    with pytest.raises(ValueError, match=r"two rows are of sgd.*summarize over the seeds"):
-        FIGURES["heatmap"](statistics.select(rows, "trace"))
-
-
 def test_the_comparison_shows_every_seed_mean_and_interval(rows: list[Row]) -> None:
     table = best_table(rows)
     figure = FIGURES["comparison"](table)
-    for kind, column, of_seeds in (("seed", "value", True), ("mean", "value", False)):
+    for kind, column, of_seeds in (("point", "value", True), ("mean", "value", False)):
         given = [
             row[column] * (100 if row["metric"] == "accuracy" else 1)
             for row in table
@@ -197,7 +139,7 @@ def test_the_comparison_shows_every_seed_mean_and_interval(rows: list[Row]) -> N
 def test_unconverged_seeds_are_hollow(rows: list[Row]) -> None:
     table = best_table(rows)
     figure = FIGURES["comparison"](table)
-    hollow = [a for a in artists(figure, "seed") if a.get_markerfacecolor() == "none"]
+    hollow = [a for a in artists(figure, "point") if a.get_markerfacecolor() == "none"]
     unconverged = [r for r in table if r.get("run") and r["converged"] is False and r["value"]]
     assert len(hollow) == len(unconverged)
 
@@ -256,18 +198,6 @@ def test_a_table_in_which_all_diverged_is_drawn_as_that(name: str) -> None:
     figure = FIGURES[name](table)
     figure.draw_without_rendering()
     assert "diverged" in caption_of(figure)
-
-
-def test_many_rates_and_decays_fit_and_have_their_labels() -> None:
-    rates = tuple(10 ** (-4 + k / 3) for k in range(12))
-    decays = (0.0, *(10 ** (-6 + k / 2) for k in range(9)))
-    rows = grid(optimizers=("sgd", "sam"), rates=rates, decays=decays, seeds=1)
-    figure = FIGURES["heatmap"](summary(rows, "trace"))
-    figure.draw_without_rendering()
-    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert len(labels) == len(set(labels)) == 12
-    assert figure.axes[0].get_yticklabels()[0].get_text() == "0"
-    assert "2.15e-4" in labels
 
 
 def test_drawing_opens_no_window_and_loads_no_pyplot() -> None:

@@ -3,7 +3,9 @@
 import re
 import shutil
 import subprocess
+from configparser import ConfigParser
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,13 @@ def test_training_curves_are_those_of_the_best_settings(rows: list[Row]) -> None
     ]
     (drawing,) = curves(history, best_settings(rows))
     assert drawing.caption == "3 runs."  # a seed of each of the three optimizers
+
+
+def test_the_template_is_installed_with_the_package() -> None:
+    config = ConfigParser()
+    config.read(Path(__file__).parents[2] / "setup.cfg")
+    assert config["options.package_data"]["curvature.report"] == "page.html"
+    assert resources.files("curvature.report").joinpath("page.html").is_file()
 
 
 def test_an_empty_table_is_refused() -> None:
