@@ -88,9 +88,7 @@ def record(
             hook.remove()
     counts, nodes = _walk(outputs, {use.edge.node for use in uses})
     recorded = Counter(name for use in uses for name in use.names.values())
-    covered = {
-        name for name, times in recorded.items() if times == counts[id(params[name])] == 1
-    }
+    covered = {name for name, times in recorded.items() if times == counts[id(params[name])] == 1}
     innermost = []
     for use in uses:
         if covered.isdisjoint(use.names.values()):
@@ -115,7 +113,8 @@ def _hook(
             received.update({own[k]: v for k, v in squares.items() if k in own})
 
         # taken here: a later in-place operation gives the tensor another edge
-        uses.append(_Use(get_gradient_edge(output), own, output.register_hook(take)))
+        handle = output.register_hook(take)  # type: ignore[no-untyped-call]
+        uses.append(_Use(get_gradient_edge(output), own, handle))
 
     return hook
 
