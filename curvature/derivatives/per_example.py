@@ -38,7 +38,7 @@ class Recording:
 
     outputs: Tensor
     rest: dict[str, Tensor]
-    _covered: set[str]
+    covered: set[str]
     _innermost: list[GradientEdge]
     _received: dict[str, Tensor]
 
@@ -57,7 +57,7 @@ class Recording:
             name: self.outputs.new_zeros(()) if g is None else g.double().square().sum()
             for name, g in zip(self.rest, grads, strict=False)
         }
-        return {k: v for k, v in self._received.items() if k in self._covered}, together
+        return {k: v for k, v in self._received.items() if k in self.covered}, together
 
 
 def record(
@@ -160,7 +160,7 @@ def distrusted(
     recording = record(model, params, lambda: forward(None))
     seeds = torch.randn(recording.outputs.shape, generator=generator)
     seeds = seeds.to(recording.outputs.device, recording.outputs.dtype)
-    if len(seeds) != examples:
+    if len(seeds) != examples or not recording.covered:
         return set(params)
     apart, _ = recording.squared_norms(seeds)
     trusted = {name for name, squares in apart.items() if len(squares) == examples}

@@ -22,7 +22,7 @@ from curvature.measures.draws import Draws
 from curvature.operators import RiskOperator
 
 _FEW = 2  # examples on which own blocks are looked at
-_COMPARED = 16  # examples on which second differences are held against autograd twice
+_COMPARED = 8  # examples on which second differences are held against autograd twice
 _PROBES = 4
 _STEPS = (1e-3, 3e-4, 3e-3, 1e-4, 1e-5)
 _ALLOWED = 0.05  # error of a second difference, as a share of its deviation over the probes
@@ -49,7 +49,7 @@ def _vanish(risk: EmpiricalRisk, few: Any, dtype: torch.dtype, generator: torch.
         r = torch.randn(outputs.shape, generator=generator, dtype=torch.float32)
         return own_blocks_vanish(
             (outputs * r.to(outputs)).sum(),
-            twin.leaves,
+            twin.params,
             generator=generator,
             tolerance=1e-10 if dtype == torch.float64 else 1e-6,
         )
@@ -110,20 +110,23 @@ class FunctionalTrace:
         return _by_outputs(self.risk, batch, z, self.step, self._centers[index])
 
     def _usable_step(self) -> float | None:
-        """The h whose second differences come closest to autograd twice on a few examples.
+        """The better of two h whose second differences agree with autograd twice on a few examples.
 
-        None where none is good enough, as on networks with kinks.
+        More are tried where neither does; None where none does, as on networks with kinks.
         """
         few = self.risk.few(next(iter(self.risk.batches)), _COMPARED)
         probes = [rademacher(self._operator, self._generator) for _ in range(_PROBES)]
         exact = torch.tensor([_form(self._operator, few, z) for z in probes]).double()
         center = _center(self.risk, few)
-        errors = {}
+        errors: dict[float, float] = {}
         for h in _STEPS:
             found = torch.tensor([_by_outputs(self.risk, few, z, h, center) for z in probes])
-            errors[h] = float((found.double() - exact).square().mean().sqrt())
-        best = min(errors, key=lambda h: errors[h] if math.isfinite(errors[h]) else math.inf)
-        return best if errors[best] <= _ALLOWED * float(exact.std()) else None
+            error = float((found.double() - exact).square().mean().sqrt())
+            errors[h] = error if math.isfinite(error) else math.inf
+            best = min(errors, key=lambda h: errors[h])
+            if len(errors) > 1 and errors[best] <= _ALLOWED * float(exact.std()):
+                return best
+        return None
 
 
 def _form(operator: RiskOperator, batch: Any, z: Tensor) -> float:

@@ -19,9 +19,10 @@ from curvature.empirical_risk.batches import examples
 from curvature.measures.draws import Draws
 
 _AT_ONCE = 64  # examples of a forward pass; more are slower on a CPU
+_COLUMNS = 16  # of the root that are formed at a time, where all are wanted
 _TOGETHER = 8  # examples whose gradients are summed where a layer has no rule
 _FEW = 3  # examples on which the rules are checked
-_FIRST_BUDGET = 0.25  # second draws, as a share of the units, before the first error is known
+_FIRST_BUDGET = 0.1  # second draws, as a share of the units, before the first error is known
 _AGAIN = 32  # second draws there must be at least
 
 
@@ -155,11 +156,9 @@ class GaussNewtonTrace:
 
     def _columns(self, f: Tensor, targets: Any) -> Iterator[Tensor]:
         """S e_k for every k."""
-        each = f[0].numel()
-        for k in range(each):
-            e = torch.zeros(each, dtype=f.dtype, device=f.device)
-            e[k] = 1
-            yield self._root(f, targets, e.view(f.shape[1:]).expand(1, *f.shape))[0]
+        unit = torch.eye(f[0].numel(), dtype=f.dtype, device=f.device)
+        for e in torch.split(unit, _COLUMNS):
+            yield from self._root(f, targets, e.view(-1, 1, *f.shape[1:]).expand(-1, *f.shape))
 
     def _squares(self, recording: Recording, v: Tensor, units: int) -> Tensor:
         apart, together = recording.squared_norms(v, retain_graph=self.exact)
