@@ -7,7 +7,7 @@ probes, of which a smooth network needs two forward passes each (second differen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -152,7 +152,10 @@ def _by_outputs(
     center: tuple[Sequence[Tensor], Sequence[Tensor]],
 ) -> float:
     outputs, r = center
-    forward: Callable[[], list[Tensor]] = lambda: [risk.outputs(p) for p in risk.parts(batch)]  # noqa: E731
+
+    def forward() -> list[Tensor]:
+        return [risk.outputs(part) for part in risk.parts(batch)]
+
     with risk.evaluating(), torch.no_grad():
         differences = second_difference(forward, risk.leaves, risk.split(z), h=h, center=outputs)
         total = sum(float((a * b).sum()) for a, b in zip(r, differences, strict=True))

@@ -167,3 +167,13 @@ def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> Non
     H = hessian(network(), "cross_entropy", (X, LABELS))
     with pytest.raises(ValueError, match=message):
         trace(H, **options)
+
+
+def test_the_interval_of_a_split_trace_covers_the_exact_one() -> None:
+    G = ggn(network(), "cross_entropy", (X[:30], LABELS[:30]))
+    exact = trace(G, method="exact").value
+    inside = 0
+    for seed in range(120):
+        low, high = trace(G, rtol=0.03, generator=seeded(seed)).interval()
+        inside += low <= exact <= high
+    assert inside >= 0.88 * 120
