@@ -173,12 +173,12 @@ def _how(row: Row) -> str:
     unit = "pass" if row["metric"] == "trace" else "product"
     plural = "" if row["passes"] == 1 else "es" if unit == "pass" else "s"
     got_there = "" if row["converged"] else "NOT CONVERGED, "
-    return f"{got_there}{row['method']}, {row['passes']} {unit}{plural}, {row['seconds']:.1f} s"
+    return f"{got_there}{row['method']}, {row['passes']:.4g} {unit}{plural}, {row['seconds']:.1f} s"
 
 
 def _interim(estimate: Any) -> str:
     if hasattr(estimate, "standard_error"):
-        passes = f"{estimate.passes} pass{'es' if estimate.passes != 1 else ''}"
+        passes = f"{estimate.passes:.4g} pass{'es' if estimate.passes != 1 else ''}"
         return f"{number(estimate.value)} ± {number(estimate.standard_error, 2)}  {passes}"
     residual = number(estimate.residual, 2)
     return f"{number(estimate.value)}, residual {residual}  {estimate.products} products"

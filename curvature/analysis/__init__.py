@@ -45,5 +45,6 @@ def plan_of(subject: Subject, config: AnalysisConfig) -> Plan:
     return plan(
         subject.risk,
         trace=config.wants_trace,
+        by_parts=config.trace_method != "hutchinson" and config.backend == "curvature",
         eigenvalues=(config.top if config.wants_eigmax else 0) + config.eigmin,
     )

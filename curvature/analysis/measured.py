@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Generator
@@ -16,7 +16,7 @@ from curvature.linalg import EigenEstimate
 from curvature.measures.eigmax import eigenvalues, eigmax, eigmin
 from curvature.measures.norms import norms
 from curvature.measures.performance import performance
-from curvature.measures.trace import trace
+from curvature.measures.trace import Method, trace
 from curvature.operators import RiskOperator, hessian
 from curvature.runs.config import AnalysisConfig
 
@@ -71,6 +71,7 @@ def measured_rows(subject: Subject, config: AnalysisConfig, report: Report) -> l
 def _trace(H: RiskOperator, config: AnalysisConfig, generator: Generator, told: Told) -> list[Row]:
     found = trace(
         H,
+        method=cast(Method, config.trace_method),
         rtol=config.trace_rtol,
         max_passes=config.max_passes,
         generator=generator,
@@ -81,9 +82,10 @@ def _trace(H: RiskOperator, config: AnalysisConfig, generator: Generator, told: 
             "trace",
             value=found.value,
             standard_error=found.standard_error,
+            sampling_error=found.sampling_error,
             passes=found.passes,
             converged=found.converged,
-            method="hutchinson",
+            method=found.method,
         )
     ]
 

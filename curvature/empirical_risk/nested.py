@@ -17,6 +17,11 @@ def part_of(batch: Any, start: int, stop: int, n: int) -> Any:
     return map_tensors(batch, lambda t: t[start:stop] if t.ndim and len(t) == n else t)
 
 
+def rows_of(batch: Any, rows: list[int], n: int) -> Any:
+    """Chosen examples of a nested batch of ``n``; anything else in it stays whole."""
+    return map_tensors(batch, lambda t: t[rows] if t.ndim and len(t) == n else t)
+
+
 def moved(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """The batch on ``device``, its floats in the model's ``dtype``."""
 

@@ -15,7 +15,7 @@ from curvature.empirical_risk.batches import as_batches, can_be_cut, examples
 from curvature.empirical_risk.checks import check_independent, check_repeatable, check_sum
 from curvature.empirical_risk.evaluation import call_model, evaluating
 from curvature.empirical_risk.model import subject
-from curvature.empirical_risk.nested import digest, moved, part_of
+from curvature.empirical_risk.nested import digest, moved, part_of, rows_of
 from curvature.empirical_risk.whole import WholeLoss, examples_of, named_whole
 from curvature.losses import Loss, as_loss, whole_loss
 
@@ -198,6 +198,10 @@ class EmpiricalRisk:
         if self.loss is not None and can_be_cut(batch):
             batch = part_of(batch, 0, count, examples(batch))
         return moved(batch, self.device, self.dtype)
+
+    def rows(self, batch: Any, chosen: list[int]) -> Any:
+        """Chosen examples of a batch that can be cut, on the model's device and in its dtype."""
+        return moved(rows_of(batch, chosen, examples(batch)), self.device, self.dtype)
 
     @property
     def largest_part(self) -> int:

@@ -31,7 +31,7 @@ class TraceEstimate:
             raise ValueError(f"`level` must lie between 0 and 1, got {level}.")
         if self.passes < 2:
             return (-math.inf, math.inf)
-        half_width = _student(level, self.passes - 1) * self.standard_error
+        half_width = student(level, self.passes - 1) * self.standard_error
         return (self.value - half_width, self.value + half_width)
 
 
@@ -92,7 +92,7 @@ def _estimate(samples: Sequence[float], rtol: float, atol: float, min_passes: in
         # A rule that stops at the first small variance favours variances that are too small by
         # chance. √(1 + 2/k) makes up for most of it and costs about two passes: the 95 % interval
         # then covers 94 to 96 % (normal samples, 12 to 800 passes) and 92 % of very skewed ones.
-        caution = _student(0.95, k - 1) / _student(0.95, math.inf) * math.sqrt(1 + 2 / k)
+        caution = student(0.95, k - 1) / student(0.95, math.inf) * math.sqrt(1 + 2 / k)
         converged = caution * standard_error <= max(rtol * abs(mean), atol)
     return TraceEstimate(mean, standard_error, k, converged, tuple(samples))
 
@@ -108,7 +108,7 @@ def _mean_and_standard_error(samples: Sequence[float]) -> tuple[float, float]:
     return mean * scale, math.sqrt(variance / k) * scale
 
 
-def _student(level: float, degrees: float) -> float:
+def student(level: float, degrees: float) -> float:
     """The two-sided quantile of Student's t: the normal one for infinitely many degrees."""
     from scipy.special import stdtrit  # not at the top: `import curvature` stays light
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from curvature.losses.loss import Loss, Reduction
+from curvature.losses.softmax import softmax_root_product
 
 
 def cross_entropy(
@@ -48,11 +49,19 @@ def cross_entropy(
         log_p = outputs.double().log_softmax(1)
         p = log_p.exp()
         eigenvalues, U = torch.linalg.eigh(torch.diag_embed(p) - p[:, :, None] * p[:, None, :])
-        scale = _target_mass(outputs, targets).sqrt()
+        scale = target_mass(outputs, targets).sqrt()
         S: Tensor = U * (eigenvalues.clamp(min=0).sqrt() * scale[:, None])[:, None, :]
         return S.to(outputs.dtype)
 
-    def _target_mass(outputs: Tensor, targets: Tensor) -> Tensor:
+    def product(outputs: Tensor, targets: Tensor, u: Tensor) -> Tensor:
+        f = outputs.movedim(1, -1)
+        soft = targets.is_floating_point()
+        q = targets.movedim(1, -1).flatten(0, -2) if soft else targets.flatten()
+        scale = target_mass(f.flatten(0, -2), q).sqrt()[:, None]
+        Su = softmax_root_product(f.flatten(0, -2), u.movedim(2, -1).flatten(1, -2)) * scale
+        return Su.view(len(u), *f.shape).movedim(-1, 2).to(outputs.dtype)
+
+    def target_mass(outputs: Tensor, targets: Tensor) -> Tensor:
         """Σ_c ω_c q_ic: the factor of diag(p) − ppᵀ; with plain labels 1."""
         C = outputs.shape[1]
         keep = torch.ones(len(outputs), dtype=torch.float64, device=outputs.device)
@@ -64,7 +73,7 @@ def cross_entropy(
         omega = torch.ones(C) if class_weights is None else class_weights
         return keep * torch.mv(q, omega.to(q.device, q.dtype))
 
-    return Loss("cross_entropy", sum_, weight, root, reduction, additive=True)
+    return Loss("cross_entropy", sum_, weight, root, reduction, additive=True, root_product=product)
 
 
 def mse(*, reduction: Reduction = "mean") -> Loss:
@@ -79,7 +88,10 @@ def mse(*, reduction: Reduction = "mean") -> Loss:
         S = torch.eye(f.shape[1], dtype=f.dtype, device=f.device).mul(2**0.5)
         return S.expand(len(f), -1, -1)
 
-    return Loss("mse", sum_, _numel, root, reduction, additive=True)
+    def product(outputs: Tensor, targets: Tensor, u: Tensor) -> Tensor:
+        return u.to(outputs.dtype) * 2**0.5
+
+    return Loss("mse", sum_, _numel, root, reduction, additive=True, root_product=product)
 
 
 def bce(*, pos_weight: Tensor | None = None, reduction: Reduction = "mean") -> Loss:
@@ -97,15 +109,20 @@ def bce(*, pos_weight: Tensor | None = None, reduction: Reduction = "mean") -> L
             outputs, targets.to(outputs.dtype), pos_weight=on(outputs), reduction="sum"
         )
 
-    def root(outputs: Tensor, targets: Tensor) -> Tensor:
+    def diagonal(outputs: Tensor, targets: Tensor) -> Tensor:
         f = outputs.double()
         omega: Tensor | float = 1.0
         if pos_weight is not None:
             omega = 1 + (pos_weight.to(f.device, f.dtype) - 1) * targets.double()
-        S = torch.diag_embed(_rows((omega * f.sigmoid() * (-f).sigmoid()).sqrt()))
-        return S.to(outputs.dtype)
+        return (omega * f.sigmoid() * (-f).sigmoid()).sqrt().to(outputs.dtype)
 
-    return Loss("bce", sum_, _numel, root, reduction, additive=True)
+    def root(outputs: Tensor, targets: Tensor) -> Tensor:
+        return torch.diag_embed(_rows(diagonal(outputs, targets)))
+
+    def product(outputs: Tensor, targets: Tensor, u: Tensor) -> Tensor:
+        return diagonal(outputs, targets) * u
+
+    return Loss("bce", sum_, _numel, root, reduction, additive=True, root_product=product)
 
 
 def huber(*, delta: float = 1.0, reduction: Reduction = "mean") -> Loss:
@@ -119,7 +136,10 @@ def huber(*, delta: float = 1.0, reduction: Reduction = "mean") -> Loss:
         e = _rows(outputs - targets.to(outputs.dtype)).abs()
         return torch.diag_embed((e <= delta).to(e.dtype))
 
-    return Loss("huber", sum_, _numel, root, reduction, additive=True)
+    def product(outputs: Tensor, targets: Tensor, u: Tensor) -> Tensor:
+        return ((outputs - targets.to(outputs.dtype)).abs() <= delta).to(outputs.dtype) * u
+
+    return Loss("huber", sum_, _numel, root, reduction, additive=True, root_product=product)
 
 
 def nll(

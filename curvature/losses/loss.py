@@ -20,9 +20,10 @@ Reduction = Literal["mean", "sum"]
 class Loss:
     """ℓ through its sum over a batch and the weight of that batch.
 
-    ``hessian_root(outputs, targets)`` gives S (N, C, K) with ω_i ∂²ℓ_i/∂f_i² = S_i S_iᵀ,
-    where there is a closed form. ``additive`` says that the sum over a batch is known to be the
-    sum over its parts; of any other loss it is tested.
+    ``hessian_root(outputs, targets)`` gives S (N, C, K) with ω_i ∂²ℓ_i/∂f_i² = S_i S_iᵀ, and
+    ``root_product(outputs, targets, u)`` S_i u_i for u (K, *outputs' shape) and a square S of its
+    own choice, where there is a closed form. ``additive`` says that the sum over a batch is known
+    to be the sum over its parts; of any other loss it is tested.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Loss:
     hessian_root: Callable[[Tensor, Tensor], Tensor] | None = None
     reduction: Reduction = "mean"
     additive: bool = False
+    root_product: Callable[[Tensor, Any, Tensor], Tensor] | None = None
 
     def gradient(self, outputs: Tensor, targets: Any) -> Tensor:
         """∂(Σ_i ω_i ℓ_i)/∂f, in the shape of ``outputs``; the outputs are held fixed."""

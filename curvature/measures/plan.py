@@ -10,9 +10,11 @@ from curvature.derivatives.cost import measured
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.linalg.hutchinson import MIN_PASSES
 from curvature.losses import examples_in
+from curvature.measures.split_trace import refusal
 from curvature.operators import RiskOperator
 
 PROBED = 32  # examples on which a product is timed
+SPLIT_TRACE = 0.6  # products that the time of a split trace is worth where tr(H − G) is 0
 LANCZOS_PRODUCTS = 12  # what an eigenvalue of a network typically takes to 1e-3
 
 
@@ -26,7 +28,7 @@ class Plan:
     product_seconds: float
     memory_bytes: int
     products: int
-    trace_passes: int
+    trace_products: float
 
     def __str__(self) -> str:
         parts = [
@@ -38,14 +40,17 @@ class Plan:
         if self.products:
             seconds = self.products * self.product_seconds
             parts.append(f"eigenvalues about {self.products} products ({duration(seconds)})")
-        if self.trace_passes:
-            seconds = self.trace_passes * self.product_seconds
-            parts.append(f"trace at least {self.trace_passes} passes ({duration(seconds)})")
+        if self.trace_products:
+            seconds = self.trace_products * self.product_seconds
+            parts.append(f"trace at least {self.trace_products:g} products ({duration(seconds)})")
         return "; ".join(parts) + "."
 
 
-def plan(risk: EmpiricalRisk, *, trace: bool, eigenvalues: int) -> Plan:
-    """Time a product on a few examples, and count what autograd keeps for it."""
+def plan(risk: EmpiricalRisk, *, trace: bool, eigenvalues: int, by_parts: bool = True) -> Plan:
+    """Time a product on a few examples, and count what autograd keeps for it.
+
+    ``by_parts``: the trace is split, where it can be.
+    """
     H = RiskOperator(risk, "hessian")
     batch = next(iter(risk.batches))
     few = risk.few(batch, PROBED)
@@ -55,6 +60,7 @@ def plan(risk: EmpiricalRisk, *, trace: bool, eigenvalues: int) -> Plan:
     measured(lambda: term @ v)  # the first call warms up
     cost = measured(lambda: term @ v)
     largest = risk.largest_part
+    least = SPLIT_TRACE if by_parts and not refusal(H) else MIN_PASSES
     activations = cost.saved_bytes * largest / max(examples, 1)
     vectors = (4 + 2 * LANCZOS_PRODUCTS * bool(eigenvalues)) * risk.size * v.element_size()
     return Plan(
@@ -64,7 +70,7 @@ def plan(risk: EmpiricalRisk, *, trace: bool, eigenvalues: int) -> Plan:
         product_seconds=cost.seconds * risk.survey.examples / max(examples, 1),
         memory_bytes=int(activations + vectors),
         products=LANCZOS_PRODUCTS * eigenvalues,
-        trace_passes=MIN_PASSES if trace else 0,
+        trace_products=least * trace,
     )
 
 

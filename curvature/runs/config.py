@@ -144,7 +144,11 @@ class AnalysisConfig(_Hashed):
         (), "Only the parameters whose names match this pattern (fnmatch); may be repeated."
     )
     trace: bool = option(False, "Tr(H).")
-    trace_method: str = option("auto", "How Tr(H) is estimated.", choices=("auto", "hutchinson"))
+    trace_method: str = option(
+        "auto",
+        "How Tr(H) is estimated: by parts where that can be, or by Hutchinson's probes alone.",
+        choices=("auto", "split", "hutchinson", "exact"),
+    )
     trace_rtol: float = option(0.01, "Stop Tr(H) at this relative standard error.", above=0)
     max_passes: int = option(1000, "Stop Tr(H) after this many passes at the most.", least=1)
     eigmax: bool = option(False, "λ_max, the largest eigenvalue (algebraically).")

@@ -62,7 +62,7 @@ def measure(works: Sequence[Work]) -> Costs:
         subject = load_subject(start, analysis, trust=True)
         loaded = time.perf_counter() - begun
         plan = plan_of(subject, analysis)
-        products = plan.products + plan.trace_passes
+        products = plan.products + plan.trace_products
         analyses[analysis.id] = loaded + plan.product_seconds * products
     return Costs(
         device=str(device),

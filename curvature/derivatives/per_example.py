@@ -1,0 +1,179 @@
+"""‖J_iᵀs_i‖² for a seed vector s_i per example, J_i the Jacobian of its outputs by the parameters.
+
+One backward pass to the layers' outputs; rules turn (input, output gradient) into squared norms.
+What no rule covers is differentiated for all examples of the call at once: with independent
+random signs in the seeds E‖Σ_i J_iᵀs_i‖² = Σ_i ‖J_iᵀs_i‖², for any module.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils.hooks import RemovableHandle
+
+from curvature.derivatives.layer_rules import Rule, rule_of
+
+
+@dataclass(frozen=True)
+class _Use:
+    """A call of a module that has a rule; ``names``: its parameters, by their own names."""
+
+    edge: GradientEdge
+    names: dict[str, str]
+    hook: RemovableHandle
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Outputs of some examples, with what is needed for their gradients' squared norms.
+
+    ``rest`` are the parameters that the outputs depend on in other ways than one covered layer.
+    """
+
+    outputs: Tensor
+    rest: dict[str, Tensor]
+    covered: set[str]
+    _innermost: list[GradientEdge]
+    _received: dict[str, Tensor]
+
+    def squared_norms(
+        self, seeds: Tensor, *, retain_graph: bool = False
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(‖∂(s_iᵀf_i)/∂θ‖² (N,) for covered θ, ‖∂(Σ_i s_iᵀf_i)/∂θ‖² for the ``rest``)."""
+        self._received.clear()
+        wanted: list[Any] = [*self.rest.values(), *self._innermost]
+        if not wanted:
+            return {}, {}
+        grads = torch.autograd.grad(
+            self.outputs, wanted, seeds, retain_graph=retain_graph, allow_unused=True
+        )
+        together = {
+            name: self.outputs.new_zeros(()) if g is None else g.double().square().sum()
+            for name, g in zip(self.rest, grads, strict=False)
+        }
+        return {k: v for k, v in self._received.items() if k in self.covered}, together
+
+
+def record(
+    model: nn.Module,
+    params: Mapping[str, Tensor],
+    forward: Callable[[], Tensor],
+    *,
+    avoid: Collection[str] = (),
+) -> Recording:
+    """Run ``forward`` with hooks on every layer that has a rule.
+
+    A parameter is left to ``rest`` if it is in ``avoid``, or if the graph uses it other than once
+    in one such layer: counted in the graph itself, so functional uses and ties are found.
+    """
+    names = {id(p): name for name, p in params.items() if name not in avoid}
+    uses: list[_Use] = []
+    received: dict[str, Tensor] = {}
+    hooks = []
+    for module in model.modules():
+        own = {k: names[id(p)] for k, p in module._parameters.items() if id(p) in names}
+        rule = rule_of(module)
+        if rule is not None and own and set(module._parameters) <= {"weight", "bias"}:
+            hooks.append(module.register_forward_hook(_hook(rule, own, uses, received)))
+    try:
+        outputs = forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    counts, nodes = _walk(outputs, {use.edge.node for use in uses})
+    recorded = Counter(name for use in uses for name in use.names.values())
+    covered = {name for name, times in recorded.items() if times == counts[id(params[name])] == 1}
+    innermost = []
+    for use in uses:
+        if covered.isdisjoint(use.names.values()):
+            use.hook.remove()
+        elif use.edge.node in nodes:
+            innermost.append(use.edge)
+    rest = {name: p for name, p in params.items() if counts[id(p)] and name not in covered}
+    return Recording(outputs, rest, covered, innermost, received)
+
+
+def _hook(
+    rule: Rule, own: dict[str, str], uses: list[_Use], received: dict[str, Tensor]
+) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        if len(args) != 1 or not isinstance(output, Tensor) or not output.requires_grad:
+            return
+        x = args[0].detach()
+
+        @torch.no_grad()
+        def take(g: Tensor) -> None:
+            squares = rule(module, x, g)
+            received.update({own[k]: v for k, v in squares.items() if k in own})
+
+        # taken here: a later in-place operation gives the tensor another edge
+        handle = output.register_hook(take)  # type: ignore[no-untyped-call]
+        uses.append(_Use(get_gradient_edge(output), own, handle))
+
+    return hook
+
+
+def _walk(outputs: Tensor, marked: set[Any]) -> tuple[Counter[int], set[Any]]:
+    """How many edges lead to each leaf, by its id; the ``marked`` nodes with none beneath."""
+    counts: Counter[int] = Counter()
+    above: dict[Any, bool] = {}  # whether a marked node lies beneath
+    innermost: set[Any] = set()
+    stack: list[tuple[Any, bool]] = [(outputs.grad_fn, False)] if outputs.grad_fn else []
+    while stack:
+        node, children_done = stack.pop()
+        children = [child for child, _ in node.next_functions if child is not None]
+        if children_done:
+            above[node] = any(child in marked or above.get(child, False) for child in children)
+            if node in marked and not above[node]:
+                innermost.add(node)
+        elif node not in above:
+            above[node] = False
+            stack.append((node, True))
+            for child in children:
+                if hasattr(child, "variable"):
+                    counts[id(child.variable)] += 1
+                else:
+                    stack.append((child, False))
+    return counts, innermost
+
+
+def distrusted(
+    model: nn.Module,
+    params: Mapping[str, Tensor],
+    forward: Callable[[int | None], Tensor],
+    examples: int,
+    *,
+    generator: torch.Generator,
+    rtol: float,
+) -> set[str]:
+    """The parameters for which a rule disagrees with each example's gradient taken by itself.
+
+    ``forward(i)`` gives example i's outputs alone, ``forward(None)`` those of all. Finds layers
+    whose first dimension is not the examples, patched modules, examples that see each other.
+    """
+    recording = record(model, params, lambda: forward(None))
+    seeds = torch.randn(recording.outputs.shape, generator=generator)
+    seeds = seeds.to(recording.outputs.device, recording.outputs.dtype)
+    if len(seeds) != examples or not recording.covered:
+        return set(params)
+    apart, _ = recording.squared_norms(seeds)
+    trusted = {name for name, squares in apart.items() if len(squares) == examples}
+    for i in range(examples):
+        outputs = forward(i)
+        tensors = {name: params[name] for name in apart}
+        grads = torch.autograd.grad(
+            outputs, list(tensors.values()), seeds[i : i + 1], materialize_grads=True
+        )
+        exact = {name: g.double().square().sum() for name, g in zip(tensors, grads, strict=True)}
+        scale = sum(float(square) for square in exact.values())
+        for name in list(trusted):
+            gap = abs(float(apart[name][i]) - float(exact[name]))
+            if not gap <= rtol * max(float(exact[name]), 1e-3 * scale / len(exact)):
+                trusted.discard(name)
+    return set(apart) - trusted

@@ -1,0 +1,80 @@
+"""A sum over units of which each has its own mean of random draws, and what that leaves open.
+
+Σ_u E[x_u], where unit u is drawn n_u = ⌊m_u + U_u⌋ times, m_u = 1 + budget · share_u with shares
+known beforehand and one uniform U_u for good: so a larger budget only adds draws, and the number
+of draws never depends on what was drawn (Neyman 1934 for the shares).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_EVERY_UNIT = 0.1  # of the budget goes to all alike, so that each can be drawn twice
+
+
+class Draws:
+    """``weights``: the spread expected of each unit, as far as it is known beforehand."""
+
+    def __init__(self, units: int, columns: int, generator: torch.Generator) -> None:
+        self.uniform = torch.rand(units, generator=generator, dtype=torch.float64)
+        self.share = torch.ones(units, dtype=torch.float64)
+        self.budget = 0.0
+        self.counts = torch.zeros(units, dtype=torch.int64)
+        self.means = torch.zeros(units, columns, dtype=torch.float64)
+        self._deviations = torch.zeros(units, dtype=torch.float64)  # Σ (x − mean)² of a unit
+
+    def weigh(self, spread: Tensor) -> None:
+        """Share what comes after the first draw in proportion to the ``spread`` of each unit."""
+        mean = float(spread.mean())
+        if mean > 0:
+            self.share = (1 - _EVERY_UNIT) * spread / mean + _EVERY_UNIT
+
+    def missing(self, budget: float) -> Tensor:
+        """How many draws each unit still needs at a mean of 1 + ``budget`` draws a unit."""
+        wanted = (1 + budget * self.share + self.uniform).floor().long()
+        return (wanted - self.counts).clamp(min=0)
+
+    def add(self, units: Tensor, values: Tensor) -> None:
+        """One more draw for each of ``units``, a row of ``columns`` numbers that are summed."""
+        self.counts[units] += 1
+        step = values - self.means[units]
+        self.means[units] += step / self.counts[units, None]
+        left = (values - self.means[units]).sum(1)
+        self._deviations[units] += step.sum(1) * left
+
+    @property
+    def value(self) -> float:
+        """The estimate of the sum."""
+        return float(self.means.sum())
+
+    @property
+    def per_unit(self) -> float:
+        """The mean number of draws."""
+        return float(self.counts.double().mean())
+
+    def variance(self, budget: float | None = None) -> float:
+        """That of ``value``, unbiased; or what it would be at another ``budget``."""
+        m = 1 + (self.budget if budget is None else budget) * self.share
+        whole = m.floor()
+        inverse = (1 - (m - whole)) / whole + (m - whole) / (whole + 1)  # E[1/n]
+        return float((self._spread() * inverse).sum())
+
+    def degrees(self) -> float:
+        """Degrees of freedom of ``variance`` (Satterthwaite 1946)."""
+        own = (self.counts - 1).clamp(min=1).double()
+        spread = self._spread() / self.counts
+        noise = float((spread.square() * (1 - self._chance() * own / (own + 2))).sum())
+        return 2 * float(spread.sum()) ** 2 / noise if noise > 0 else math.inf
+
+    def _spread(self) -> Tensor:
+        """Each unit's variance, unbiased: 0 where there was one draw, so larger elsewhere."""
+        again = self.counts > 1
+        variance = self._deviations / (self.counts - 1).clamp(min=1)
+        return torch.where(again, variance / self._chance(), 0.0)
+
+    def _chance(self) -> Tensor:
+        """That a unit is drawn twice at least."""
+        return (self.budget * self.share).clamp(1e-12, 1)

@@ -1,0 +1,204 @@
+"""tr(G) without a probe in parameter space: G = Σ_i ω_i J_iᵀΛ_iJ_i / Σω, Λ_i = S_iS_iᵀ.
+
+tr(J_iᵀΛ_iJ_i) = E‖J_iᵀS_iε‖² for random signs ε: squared norms of per-example gradients. An S of
+orthogonal columns, the scaled eigenvectors of Λ, makes the least of the cross terms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvature.derivatives.per_example import Recording, distrusted, record
+from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.batches import examples
+from curvature.measures.draws import Draws
+
+_AT_ONCE = 64  # examples of a forward pass; more are slower on a CPU
+_COLUMNS = 16  # of the root that are formed at a time, where all are wanted
+_TOGETHER = 8  # examples whose gradients are summed where a layer has no rule
+_FEW = 3  # examples on which the rules are checked
+_FIRST_BUDGET = 0.1  # second draws, as a share of the units, before the first error is known
+_AGAIN = 32  # second draws there must be at least
+
+
+class GaussNewtonTrace:
+    """A growing estimate of tr(G); a unit of its draws is an example, or a few together."""
+
+    def __init__(
+        self, risk: EmpiricalRisk, generator: torch.Generator, *, exact: bool = False
+    ) -> None:
+        assert risk.loss is not None
+        assert risk.loss.root_product is not None
+        self.risk = risk
+        self._root = risk.loss.root_product
+        self._generator = generator
+        self._names = list(risk.params)
+        self._avoid, self.rest = self._checked()
+        self.exact = exact
+        self._together = _TOGETHER if self.rest and not exact else 1
+        sizes = [examples(batch) for batch in risk.batches]
+        self._units = [  # of every batch: the rows of each of its units
+            [list(range(i, min(i + self._together, n))) for i in range(0, n, self._together)]
+            for n in sizes
+        ]
+        count = sum(map(len, self._units))
+        self.draws = Draws(count, len(self._names), generator)
+        self._least = max(_FIRST_BUDGET, _AGAIN / count)
+
+    @property
+    def method(self) -> str:
+        """What is done, for the record."""
+        if self.exact:
+            return "tr(G) exactly"
+        few = f", {_TOGETHER} examples at a time for {_listed(self.rest)}" if self.rest else ""
+        return f"tr(G) by signs{few}"
+
+    @property
+    def passes(self) -> float:
+        """Backward passes over all examples so far."""
+        return self.draws.per_unit
+
+    def value(self) -> float:
+        """tr(G)."""
+        return self.draws.value * self.risk.scale
+
+    def variance(self) -> float:
+        """Of the signs, not of the examples."""
+        return self.draws.variance() * self.risk.scale**2
+
+    def sampling_error(self) -> float:
+        """The standard error of tr(G) if the examples are a sample: their spread / √N."""
+        sums = self.draws.means.sum(1)
+        return float(sums.std()) * len(sums) ** 0.5 * self.risk.scale if len(sums) > 1 else math.inf
+
+    def blocks(self) -> dict[str, float]:
+        """The trace of each parameter's own block."""
+        sums = self.draws.means.sum(0) * self.risk.scale
+        return dict(zip(self._names, sums.tolist(), strict=True))
+
+    def budget_for(self, variance: float) -> float:
+        """The budget at which the estimate's variance would come down to ``variance``."""
+        low = high = self.draws.budget
+        while self.draws.variance(high) * self.risk.scale**2 > variance and high < low + 1:
+            high = 1.05 * high + 0.02
+        return high
+
+    def advance(self, budget: float | None = None) -> None:
+        """One draw for each unit the first time; then as many more as the budget adds."""
+        draws = self.draws
+        if not draws.per_unit:
+            spread = torch.zeros(len(draws.share), dtype=torch.float64)
+            self._draw(torch.ones_like(draws.counts), lambda units, s: spread.__setitem__(units, s))
+            if self.exact:
+                return
+            draws.weigh(spread)
+            budget = self._least
+        assert budget is not None
+        missing = draws.missing(budget)
+        draws.budget = budget
+        for number in range(int(missing.max())):
+            self._draw((missing > number).long(), lambda units, s: None)
+
+    def _draw(self, wanted: Tensor, tell: Callable[[Tensor, Tensor], object]) -> None:
+        """A draw for every unit ``wanted``; ``tell`` gets each unit's size of Λ."""
+        first = 0
+        with self.risk.evaluating():
+            for batch, rows in zip(self.risk.batches, self._units, strict=True):
+                chosen = wanted[first : first + len(rows)].nonzero()[:, 0].tolist()
+                for few in _chunks(chosen, self._examples_at_once // self._together):
+                    units = torch.tensor(few) + first
+                    values, size = self._visit(batch, [i for unit in few for i in rows[unit]])
+                    self.draws.add(units, values)
+                    tell(units, size)
+                first += len(rows)
+
+    @property
+    def _examples_at_once(self) -> int:
+        """A unit that has no rule is one forward pass, whatever the micro-batch."""
+        if self.rest:
+            return self._together
+        return min(_AT_ONCE, self.risk.micro_batch or _AT_ONCE)
+
+    def _visit(
+        self, batch: Any, rows: list[int], signs: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """‖∂(v_iᵀf_i)/∂θ‖², a row for each unit and a column for each θ; and ‖v‖² of other signs.
+
+        The latter is tr Λ_i in an eigenbasis, and independent of the draw in any.
+        """
+        part = self.risk.rows(batch, rows)
+        recording = record(
+            self.risk.model, self.risk.params, lambda: self.risk.outputs(part), avoid=self._avoid
+        )
+        f = recording.outputs
+        if signs is None:
+            signs = torch.randint(
+                2, (len(f), 2, *f.shape[1:]), generator=self._generator, dtype=torch.int8
+            )
+        if recording.rest and self._together == 1 and len(rows) > 1:
+            singles = [self._visit(batch, [i], s[None]) for i, s in zip(rows, signs, strict=True)]
+            return torch.cat([v for v, _ in singles]), torch.cat([size for _, size in singles])
+        units = 1 if recording.rest else len(rows)
+        total = torch.zeros(units, len(self._names), dtype=torch.float64)
+        if self.exact:
+            for v in self._columns(f.detach(), part[1]):
+                total += self._squares(recording, v, units)
+            return total, torch.zeros(units, dtype=torch.float64)
+        signs = signs.transpose(0, 1).to(f) * 2 - 1
+        v, other = self._root(f.detach(), part[1], signs)
+        total += self._squares(recording, v, units)
+        return total, other.double().reshape(units, -1).square().sum(1).cpu()
+
+    def _columns(self, f: Tensor, targets: Any) -> Iterator[Tensor]:
+        """S e_k for every k."""
+        unit = torch.eye(f[0].numel(), dtype=f.dtype, device=f.device)
+        for e in torch.split(unit, _COLUMNS):
+            yield from self._root(f, targets, e.view(-1, 1, *f.shape[1:]).expand(-1, *f.shape))
+
+    def _squares(self, recording: Recording, v: Tensor, units: int) -> Tensor:
+        apart, together = recording.squared_norms(v, retain_graph=self.exact)
+        nothing = torch.zeros(units, dtype=torch.float64, device=v.device)
+        columns = [
+            together[name].expand(1)
+            if name in together
+            else apart[name].double().view(units, -1).sum(1)
+            if name in apart
+            else nothing
+            for name in self._names
+        ]
+        return torch.stack(columns, 1).cpu()
+
+    def _checked(self) -> tuple[set[str], list[str]]:
+        """The parameters whose rule fails on a few examples, and all that have none."""
+        batch = next(iter(self.risk.batches))
+        rows = list(range(min(_FEW, examples(batch))))
+
+        def forward(i: int | None) -> Tensor:
+            return self.risk.outputs(self.risk.rows(batch, rows if i is None else [rows[i]]))
+
+        with self.risk.evaluating():
+            avoid = distrusted(
+                self.risk.model,
+                self.risk.params,
+                forward,
+                len(rows),
+                generator=torch.Generator().manual_seed(0),
+                rtol=1e-3 if self.risk.dtype == torch.float32 else 1e-6,
+            )
+            recording = record(
+                self.risk.model, self.risk.params, lambda: forward(None), avoid=avoid
+            )
+        return avoid, list(recording.rest)
+
+
+def _chunks(items: list[int], size: int) -> list[list[int]]:
+    return [items[i : i + size] for i in range(0, len(items), max(1, size))]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,71 @@
+"""The error that is stated against the error that is made, over many repetitions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from curvature.linalg.hutchinson import student
+from curvature.measures.draws import Draws
+from tests.conftest import seeded
+
+REPEATS = 500
+SCALES = torch.logspace(0, 2, 80, dtype=torch.float64)  # a few units carry most of the sum
+
+
+def drawn(seed: int, budget: float) -> Draws:
+    """Skewed draws, x_u = scale_u · (1 + noise), in two rounds."""
+    generator = seeded(seed)
+    draws = Draws(len(SCALES), 1, generator)
+    draws.weigh(SCALES.sqrt())  # the spread is known only roughly
+
+    def values(units: Tensor) -> Tensor:
+        noise = torch.randn(len(units), generator=generator, dtype=torch.float64)
+        return (SCALES[units] * noise.square())[:, None]
+
+    draws.add(torch.arange(len(SCALES)), values(torch.arange(len(SCALES))))
+    for target in (budget / 2, budget):
+        missing = draws.missing(target)
+        for number in range(int(missing.max())):
+            units = (missing > number).nonzero()[:, 0]
+            draws.add(units, values(units))
+        draws.budget = target
+    return draws
+
+
+@pytest.mark.parametrize("budget", [0.4, 1.5])
+def test_the_stated_interval_covers_what_it_says(budget: float) -> None:
+    truth = float(SCALES.sum())
+    errors, variances, inside = [], [], 0
+    for seed in range(REPEATS):
+        draws = drawn(seed, budget)
+        errors.append(draws.value - truth)
+        variances.append(draws.variance())
+        half_width = student(0.95, draws.degrees()) * math.sqrt(draws.variance())
+        inside += abs(errors[-1]) <= half_width
+    spread = torch.tensor(errors).std()
+    assert abs(torch.tensor(errors).mean()) < 4 * spread / math.sqrt(REPEATS)  # unbiased
+    assert torch.tensor(variances).mean().sqrt() == pytest.approx(float(spread), rel=0.1)
+    assert 0.91 <= inside / REPEATS <= 0.98
+
+
+def test_the_variance_at_a_larger_budget_is_foretold() -> None:
+    foretold = [drawn(seed, 0.5).variance(1.5) for seed in range(200)]
+    made = torch.tensor([drawn(seed, 1.5).value for seed in range(200)]).var()
+    assert sum(foretold) / 200 == pytest.approx(float(made), rel=0.25)
+
+
+def test_the_number_of_draws_is_what_the_budget_says() -> None:
+    counts = [drawn(seed, 1.5).per_unit for seed in range(50)]
+    assert sum(counts) / 50 == pytest.approx(2.5, abs=0.02)
+
+
+def test_draws_without_spread_leave_no_error() -> None:
+    draws = Draws(3, 2, seeded(0))
+    for _ in range(2):
+        draws.add(torch.arange(3), torch.ones(3, 2, dtype=torch.float64))
+    draws.budget = 1.0
+    assert (draws.value, draws.variance(), draws.degrees()) == (6.0, 0.0, math.inf)
