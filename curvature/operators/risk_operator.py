@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from curvature.derivatives.cost import free_memory
+from curvature.derivatives.fold import OtherOrderError
+from curvature.derivatives.products import Product
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.linalg import LinearOperator
 from curvature.operators.graphs import Graphs
-from curvature.operators.kinds import Kind, product
+from curvature.operators.kinds import Kind, linearized
+from curvature.operators.ways import PLAIN, Way, fastest
 
 SHARE = 0.25  # of the free memory that kept graphs may take
+
+_Products = Callable[[list[Tensor]], Iterator[list[Tensor]]]  # of each micro-batch
 
 
 class RiskOperator(LinearOperator):
@@ -25,7 +31,8 @@ class RiskOperator(LinearOperator):
         self.risk = risk
         self.kind = kind
         self.diagonal = diagonal  # the weight decay that is counted in
-        self.method = "double backward"
+        self.way: Way | None = None  # the first product chooses one
+        self.method = PLAIN.name  # of the last product
         super().__init__(
             self._over_all_batches,
             risk.size,
@@ -49,38 +56,62 @@ class RiskOperator(LinearOperator):
         it anew for each product.
         """
         budget = SHARE * free_memory(self.device) if memory is None else memory
-        graphs = Graphs(self.risk, self.kind, budget)
+        graphs = Graphs(self.risk, self._linearized, budget)
 
         def matvec(v: Tensor) -> Tensor:
-            with self.risk.evaluating():
-                return self._scaled(graphs.products(self.risk.split(v.detach())), v, self.diagonal)
+            product = self._product(graphs.products, v, self.diagonal, start_over=graphs.free)
+            self.method += graphs.description
+            return product
 
-        plain = self.method
         try:
             yield LinearOperator(matvec, self.size, dtype=self.dtype, device=self.device)
         finally:
-            self.method = f"{plain}{graphs.description}"
             graphs.free()
 
     def _over_all_batches(self, v: Tensor) -> Tensor:
-        with self.risk.evaluating():
-            return self._product(self.risk.all_parts(), v, self.diagonal)
+        return self._product(partial(self._each, self.risk.all_parts), v, self.diagonal)
 
     def _of_one_batch(self, batch: Any, v: Tensor) -> Tensor:
+        parts = partial(self.risk.parts, batch)
+        return self._product(partial(self._each, parts), v, self.diagonal / len(self.risk.batches))
+
+    def _product(
+        self,
+        products: _Products,
+        v: Tensor,
+        diagonal: float,
+        *,
+        start_over: Callable[[], None] = lambda: None,
+    ) -> Tensor:
+        """Scaled sum of the micro-batches' ``products`` with v, formed in the fastest way."""
+        v = v.detach()
         with self.risk.evaluating():
-            return self._product(self.risk.parts(batch), v, self.diagonal / len(self.risk.batches))
+            if self.way is None:
+                self.way = fastest(self.risk, self.kind)
+            try:
+                total = self._sum(products, v)
+            except OtherOrderError:
+                self.way = PLAIN
+                start_over()
+                total = self._sum(products, v)
+            self.method = self.way.name
+            return total.add_(v, alpha=diagonal)
 
-    def _product(self, parts: Iterator[Any], v: Tensor, diagonal: float) -> Tensor:
-        vectors = self.risk.split(v.detach())
-        return self._scaled(
-            (product(self.kind, self.risk, part, vectors) for part in parts), v, diagonal
-        )
-
-    def _scaled(self, products: Iterator[list[Tensor]], v: Tensor, diagonal: float) -> Tensor:
+    def _sum(self, products: _Products, v: Tensor) -> Tensor:
+        assert self.way is not None
         total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
-        for each in products:
-            total += self.risk.flatten(each)
-        return total.mul_(self.risk.scale).add_(v.detach(), alpha=diagonal)
+        with self.way.taken():
+            for each in products(self.risk.split(v)):
+                total += self.risk.flatten(each)
+        return total.mul_(self.risk.scale)
+
+    def _each(self, parts: Callable[[], Iterator[Any]], v: list[Tensor]) -> Iterator[list[Tensor]]:
+        for part in parts():
+            yield self._linearized(part)(v)
+
+    def _linearized(self, part: Any) -> Product:
+        assert self.way is not None
+        return linearized(self.kind, self.risk, self.way.part(part))
 
 
 class _Terms(Sequence[LinearOperator]):
