@@ -61,6 +61,13 @@ class Graphs:
         self._saved.clear()
         self._parts = None
 
+    def give_up(self) -> bool:
+        """Keep nothing any more; False where nothing was kept."""
+        held = self._budget > 0
+        self.free()
+        self._budget = 0
+        return held
+
     def _built(self, part: Any) -> Product:
         """The graph of a new part, kept if it is within the budget."""
         with self._saved.counting():

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curvature.derivatives.cost import free_memory
 from curvature.derivatives.fold import OtherOrderError
+from curvature.derivatives.memory import free_memory, is_out_of_memory
 from curvature.derivatives.products import Product
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.shortage import halve_micro_batch
 from curvature.linalg import LinearOperator
 from curvature.operators.graphs import Graphs
 from curvature.operators.kinds import Kind, linearized
@@ -27,10 +28,18 @@ _Products = Callable[[list[Tensor]], Iterator[list[Tensor]]]  # of each micro-ba
 class RiskOperator(LinearOperator):
     """A `LinearOperator` that remembers its risk, and how its products are formed."""
 
-    def __init__(self, risk: EmpiricalRisk, kind: Kind, *, diagonal: float = 0.0) -> None:
+    def __init__(
+        self,
+        risk: EmpiricalRisk,
+        kind: Kind,
+        *,
+        diagonal: float = 0.0,
+        memory: float | None = None,
+    ) -> None:
         self.risk = risk
         self.kind = kind
         self.diagonal = diagonal  # the weight decay that is counted in
+        self.memory = memory  # bytes that graphs may take; None: a share of what is free
         self.way: Way | None = None  # the first product chooses one
         self.method = PLAIN.name  # of the last product
         super().__init__(
@@ -48,18 +57,18 @@ class RiskOperator(LinearOperator):
         )
 
     @contextmanager
-    def linearized(self, *, memory: float | None = None) -> Iterator[LinearOperator]:
+    def linearized(self) -> Iterator[LinearOperator]:
         """The same operator for many products with the same weights, in the length of a ``with``.
 
         Micro-batches keep their gradient's graph while ``memory`` bytes last (by default a quarter
         of what is free), so that a product costs the second backward pass alone; the others build
         it anew for each product.
         """
-        budget = SHARE * free_memory(self.device) if memory is None else memory
+        budget = SHARE * free_memory(self.device) if self.memory is None else self.memory
         graphs = Graphs(self.risk, self._linearized, budget)
 
         def matvec(v: Tensor) -> Tensor:
-            product = self._product(graphs.products, v, self.diagonal, start_over=graphs.free)
+            product = self._product(graphs.products, v, self.diagonal, give_up=graphs.give_up)
             self.method += graphs.description
             return product
 
@@ -81,21 +90,37 @@ class RiskOperator(LinearOperator):
         v: Tensor,
         diagonal: float,
         *,
-        start_over: Callable[[], None] = lambda: None,
+        give_up: Callable[[], bool] = lambda: False,
     ) -> Tensor:
-        """Scaled sum of the micro-batches' ``products`` with v, formed in the fastest way."""
+        """Scaled sum of the micro-batches' ``products`` with v, formed in the fastest way.
+
+        ``give_up`` frees what is kept and keeps no more; False where that is nothing.
+        """
         v = v.detach()
         with self.risk.evaluating():
             if self.way is None:
                 self.way = fastest(self.risk, self.kind)
-            try:
-                total = self._sum(products, v)
-            except OtherOrderError:
-                self.way = PLAIN
-                start_over()
-                total = self._sum(products, v)
-            self.method = self.way.name
-            return total.add_(v, alpha=diagonal)
+            while (total := self._attempt(products, v, give_up)) is None:
+                pass
+        self.method = self.way.name
+        return total.add_(v, alpha=diagonal)
+
+    def _attempt(
+        self, products: _Products, v: Tensor, give_up: Callable[[], bool]
+    ) -> Tensor | None:
+        """The sum, or None where it is to be tried again: plainly, or with less memory."""
+        shortage: RuntimeError | None = None
+        try:
+            return self._sum(products, v)
+        except OtherOrderError:
+            self.way = PLAIN
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            shortage = error.with_traceback(None)  # whose frames hold what is to be freed
+        if not give_up() and shortage is not None and not halve_micro_batch(self.risk):
+            raise shortage
+        return None
 
     def _sum(self, products: _Products, v: Tensor) -> Tensor:
         assert self.way is not None
