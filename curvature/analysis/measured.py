@@ -47,7 +47,7 @@ def describing_rows(subject: Subject) -> list[Row]:
 def measured_rows(subject: Subject, config: AnalysisConfig, report: Report) -> list[Row]:
     """A row for each curvature asked for; one that diverged doesn't hold up the others."""
     ours = config.backend == "curvature"
-    H = hessian(subject.risk, weight_decay=subject.weight_decay)
+    H = hessian(subject.risk, weight_decay=subject.weight_decay, memory=config.memory_bytes)
     wanted: list[tuple[str, bool, Callable[..., list[Row]]]] = [
         ("eigmax", config.wants_eigmax, _eigmax if ours else _pyhessian_eigmax),
         ("eigmin", config.eigmin and ours, _eigmin),
@@ -86,6 +86,7 @@ def _trace(H: RiskOperator, config: AnalysisConfig, generator: Generator, told: 
             passes=found.passes,
             converged=found.converged,
             method=found.method,
+            products=H.method,
         )
     ]
 
@@ -94,11 +95,13 @@ def _eigmax(H: RiskOperator, config: AnalysisConfig, generator: Generator, told:
     limits: dict[str, Any] = {"rtol": config.eigmax_rtol, "max_products": config.max_products}
     if config.eigmax_method == "power":
         found = eigmax(H, method="power", generator=generator, report=told, **limits)
-        return [_eigen_row("eigmax", found, "power iteration")]
+        return [_eigen_row("eigmax", found, "power iteration", H)]
     top = eigenvalues(H, config.top, generator=generator, report=told, **limits)
-    rows = [_eigen_row("eigmax", top[0], "lanczos")]
+    rows = [_eigen_row("eigmax", top[0], "lanczos", H)]
     if config.top > 1:
-        rows += [_eigen_row("eigenvalue", each, "lanczos", index=i) for i, each in enumerate(top)]
+        rows += [
+            _eigen_row("eigenvalue", each, "lanczos", H, index=i) for i, each in enumerate(top)
+        ]
     return rows
 
 
@@ -110,7 +113,7 @@ def _eigmin(H: RiskOperator, config: AnalysisConfig, generator: Generator, told:
         generator=generator,
         report=told,
     )
-    return [_eigen_row("eigmin", found, "lanczos")]
+    return [_eigen_row("eigmin", found, "lanczos", H)]
 
 
 def _pyhessian_trace(
@@ -131,7 +134,9 @@ def _pyhessian_eigmax(
     return [_crosscheck_row("eigmax", found)]
 
 
-def _eigen_row(metric: str, found: EigenEstimate, method: str, index: int = 0) -> Row:
+def _eigen_row(
+    metric: str, found: EigenEstimate, method: str, H: RiskOperator, *, index: int = 0
+) -> Row:
     return _row(
         metric,
         index=index,
@@ -140,6 +145,7 @@ def _eigen_row(metric: str, found: EigenEstimate, method: str, index: int = 0) -
         passes=found.products,
         converged=found.converged,
         method=method,
+        products=H.method,
     )
 
 
@@ -159,7 +165,6 @@ def _crosscheck_row(metric: str, found: crosscheck.CrossCheck) -> Row:
 def _row(metric: str, **fields: Any) -> Row:
     """A row with every column, the absent ones None."""
     row: Row = {"metric": metric, "block": None, "probe": None, "index": 0}
-    row |= dict.fromkeys(
-        ("value", "standard_error", "sampling_error", "residual", "passes", "seconds", "method")
-    )
+    row |= dict.fromkeys(("value", "standard_error", "sampling_error", "residual", "passes"))
+    row |= dict.fromkeys(("seconds", "method", "products"))
     return {**row, "converged": True, "status": "ok", "message": None, **fields}

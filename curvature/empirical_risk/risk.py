@@ -124,7 +124,7 @@ class EmpiricalRisk:
         with self.evaluating(), torch.set_grad_enabled(self.loss is None):
             for index, batch in enumerate(self.batches):
                 if index == 0:
-                    self._check(batch)
+                    self.check(batch)
                 for part in self.parts(batch):
                     sum_, part_weight = self._sum_and_weight(part)
                     total += float(sum_.detach())
@@ -253,7 +253,8 @@ class EmpiricalRisk:
         check_sum(self.loss, outputs, part[1])
         return self.loss.sum(outputs, part[1]), self.loss.weight(outputs, part[1])
 
-    def _check(self, batch: Any) -> None:
+    def check(self, batch: Any) -> None:
+        """Refuse what is random, and examples that depend on each other though they are cut."""
         if self.loss is None:
             self._whole_loss.check(self.model, moved(batch, self.device, self.dtype))
             return

@@ -26,13 +26,15 @@ def hessian(
     data: Any = None,
     *,
     weight_decay: float = 0.0,
+    memory: float | None = None,
     **options: Any,
 ) -> RiskOperator:
     """H = ∇²L, plus ``weight_decay`` on the diagonal. Options are those of `EmpiricalRisk`.
 
     ``loss``: a name, a callable of (outputs, targets), or a whole ``loss(model, batch)``.
+    ``memory``: bytes for graphs kept between products; by default a quarter of what is free.
     """
-    return _operator("hessian", model, loss, data, weight_decay, options)
+    return _operator("hessian", model, loss, data, weight_decay, memory, options)
 
 
 def ggn(
@@ -41,17 +43,18 @@ def ggn(
     data: Any = None,
     *,
     weight_decay: float = 0.0,
+    memory: float | None = None,
     **options: Any,
 ) -> RiskOperator:
     """The generalised Gauss–Newton matrix G; positive semi-definite for a convex loss."""
-    return _operator("ggn", model, loss, data, weight_decay, options)
+    return _operator("ggn", model, loss, data, weight_decay, memory, options)
 
 
 def functional_hessian(
     model: EmpiricalRisk | nn.Module, loss: Any = None, data: Any = None, **options: Any
 ) -> RiskOperator:
     """H − G, the part of the Hessian that the network's own second derivatives make."""
-    return _operator("functional_hessian", model, loss, data, 0.0, options)
+    return _operator("functional_hessian", model, loss, data, 0.0, None, options)
 
 
 OPERATORS: dict[str, Callable[..., RiskOperator]] = {
@@ -62,7 +65,13 @@ OPERATORS: dict[str, Callable[..., RiskOperator]] = {
 
 
 def _operator(
-    kind: Kind, model: Any, loss: Any, data: Any, weight_decay: float, options: dict[str, Any]
+    kind: Kind,
+    model: Any,
+    loss: Any,
+    data: Any,
+    weight_decay: float,
+    memory: float | None,
+    options: dict[str, Any],
 ) -> RiskOperator:
     if isinstance(model, EmpiricalRisk):
         if loss is not None or data is not None or options:
@@ -77,7 +86,7 @@ def _operator(
             f"`{kind}` needs the outputs and targets apart, and this loss takes (model, batch) "
             "whole. Pass a loss of (outputs, targets), or use `hessian`."
         )
-    operator = RiskOperator(risk, kind, diagonal=weight_decay)
+    operator = RiskOperator(risk, kind, diagonal=weight_decay, memory=memory)
     risk.survey  # noqa: B018 (its refusals come before any product)
     _check_products(operator)
     return operator

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from curvature.derivatives.cost import Saved
 from curvature.derivatives.products import Product
 from curvature.empirical_risk import EmpiricalRisk
-from curvature.operators.kinds import Kind, linearized, product
 
 
 class Graphs:
     """The first micro-batches' graphs, as many as ``budget`` bytes hold; the rest is rebuilt."""
 
-    def __init__(self, risk: EmpiricalRisk, kind: Kind, budget: float) -> None:
-        self._risk, self._kind, self._budget = risk, kind, budget
+    def __init__(
+        self, risk: EmpiricalRisk, linearized: Callable[[Any], Product], budget: float
+    ) -> None:
+        self._risk, self._linearized, self._budget = risk, linearized, budget
         self._kept: list[Product] = []
         self._parts: int | None = None  # known after the first pass
         self._saved = Saved(risk.leaves)
@@ -50,18 +52,26 @@ class Graphs:
             if first and len(self._kept) == index and self._saved.bytes < self._budget:
                 yield self._built(part)(v, keep=len(self._kept) > index)
             else:
-                yield product(self._kind, self._risk, part, v)
+                yield self._linearized(part)(v)
         self._parts = index + 1
 
     def free(self) -> None:
         """Give the memory back."""
         self._kept.clear()
         self._saved.clear()
+        self._parts = None
 
-    def _built(self, part: object) -> Product:
+    def give_up(self) -> bool:
+        """Keep nothing any more; False where nothing was kept."""
+        held = self._budget > 0
+        self.free()
+        self._budget = 0
+        return held
+
+    def _built(self, part: Any) -> Product:
         """The graph of a new part, kept if it is within the budget."""
         with self._saved.counting():
-            apply = linearized(self._kind, self._risk, part)
+            apply = self._linearized(part)
         if self._saved.bytes <= self._budget:
             self._kept.append(apply)
         return apply

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from curvature.derivatives.cost import free_memory
+from curvature.derivatives.fold import OtherOrderError
+from curvature.derivatives.memory import free_memory, is_out_of_memory
+from curvature.derivatives.products import Product
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.shortage import halve_micro_batch
 from curvature.linalg import LinearOperator
 from curvature.operators.graphs import Graphs
-from curvature.operators.kinds import Kind, product
+from curvature.operators.kinds import Kind, linearized
+from curvature.operators.ways import PLAIN, Way, fastest
 
 SHARE = 0.25  # of the free memory that kept graphs may take
+
+_Products = Callable[[list[Tensor]], Iterator[list[Tensor]]]  # of each micro-batch
 
 
 class RiskOperator(LinearOperator):
     """A `LinearOperator` that remembers its risk, and how its products are formed."""
 
-    def __init__(self, risk: EmpiricalRisk, kind: Kind, *, diagonal: float = 0.0) -> None:
+    def __init__(
+        self,
+        risk: EmpiricalRisk,
+        kind: Kind,
+        *,
+        diagonal: float = 0.0,
+        memory: float | None = None,
+    ) -> None:
         self.risk = risk
         self.kind = kind
         self.diagonal = diagonal  # the weight decay that is counted in
-        self.method = "double backward"
+        self.memory = memory  # bytes that graphs may take; None: a share of what is free
+        self.way: Way | None = None  # the first product chooses one
+        self.method = PLAIN.name  # of the last product
         super().__init__(
             self._over_all_batches,
             risk.size,
@@ -41,46 +57,86 @@ class RiskOperator(LinearOperator):
         )
 
     @contextmanager
-    def linearized(self, *, memory: float | None = None) -> Iterator[LinearOperator]:
+    def linearized(self) -> Iterator[LinearOperator]:
         """The same operator for many products with the same weights, in the length of a ``with``.
 
         Micro-batches keep their gradient's graph while ``memory`` bytes last (by default a quarter
         of what is free), so that a product costs the second backward pass alone; the others build
         it anew for each product.
         """
-        budget = SHARE * free_memory(self.device) if memory is None else memory
-        graphs = Graphs(self.risk, self.kind, budget)
+        budget = SHARE * free_memory(self.device) if self.memory is None else self.memory
+        graphs = Graphs(self.risk, self._linearized, budget)
 
         def matvec(v: Tensor) -> Tensor:
-            with self.risk.evaluating():
-                return self._scaled(graphs.products(self.risk.split(v.detach())), v, self.diagonal)
+            product = self._product(graphs.products, v, self.diagonal, give_up=graphs.give_up)
+            self.method += graphs.description
+            return product
 
-        plain = self.method
         try:
             yield LinearOperator(matvec, self.size, dtype=self.dtype, device=self.device)
         finally:
-            self.method = f"{plain}{graphs.description}"
             graphs.free()
 
     def _over_all_batches(self, v: Tensor) -> Tensor:
-        with self.risk.evaluating():
-            return self._product(self.risk.all_parts(), v, self.diagonal)
+        return self._product(partial(self._each, self.risk.all_parts), v, self.diagonal)
 
     def _of_one_batch(self, batch: Any, v: Tensor) -> Tensor:
+        parts = partial(self.risk.parts, batch)
+        return self._product(partial(self._each, parts), v, self.diagonal / len(self.risk.batches))
+
+    def _product(
+        self,
+        products: _Products,
+        v: Tensor,
+        diagonal: float,
+        *,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> Tensor:
+        """Scaled sum of the micro-batches' ``products`` with v, formed in the fastest way.
+
+        ``give_up`` frees what is kept and keeps no more; False where that is nothing.
+        """
+        v = v.detach()
         with self.risk.evaluating():
-            return self._product(self.risk.parts(batch), v, self.diagonal / len(self.risk.batches))
+            if self.way is None:
+                self.way = fastest(self.risk, self.kind)
+            while (total := self._attempt(products, v, give_up)) is None:
+                pass
+        self.method = self.way.name
+        return total.add_(v, alpha=diagonal)
 
-    def _product(self, parts: Iterator[Any], v: Tensor, diagonal: float) -> Tensor:
-        vectors = self.risk.split(v.detach())
-        return self._scaled(
-            (product(self.kind, self.risk, part, vectors) for part in parts), v, diagonal
-        )
+    def _attempt(
+        self, products: _Products, v: Tensor, give_up: Callable[[], bool]
+    ) -> Tensor | None:
+        """The sum, or None where it is to be tried again: plainly, or with less memory."""
+        shortage: RuntimeError | None = None
+        try:
+            return self._sum(products, v)
+        except OtherOrderError:
+            self.way = PLAIN
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            shortage = error.with_traceback(None)  # whose frames hold what is to be freed
+        if not give_up() and shortage is not None and not halve_micro_batch(self.risk):
+            raise shortage
+        return None
 
-    def _scaled(self, products: Iterator[list[Tensor]], v: Tensor, diagonal: float) -> Tensor:
+    def _sum(self, products: _Products, v: Tensor) -> Tensor:
+        assert self.way is not None
         total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
-        for each in products:
-            total += self.risk.flatten(each)
-        return total.mul_(self.risk.scale).add_(v.detach(), alpha=diagonal)
+        with self.way.taken():
+            for each in products(self.risk.split(v)):
+                total += self.risk.flatten(each)
+        return total.mul_(self.risk.scale)
+
+    def _each(self, parts: Callable[[], Iterator[Any]], v: list[Tensor]) -> Iterator[list[Tensor]]:
+        for part in parts():
+            yield self._linearized(part)(v)
+
+    def _linearized(self, part: Any) -> Product:
+        assert self.way is not None
+        return linearized(self.kind, self.risk, self.way.part(part))
 
 
 class _Terms(Sequence[LinearOperator]):

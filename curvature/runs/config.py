@@ -12,6 +12,7 @@ from curvature.runs.fields import checked, option
 FORMAT = 1  # of the ids: raise it when a field changes its meaning
 
 _SEEDS = 2**63  # what a torch.Generator takes
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -126,7 +127,7 @@ class RunConfig(_Hashed):
 
 @dataclass(frozen=True)
 class AnalysisConfig(_Hashed):
-    """What is measured, on what, how. Nothing here depends on the machine but the last five."""
+    """What is measured, on what, how. Nothing here depends on the machine but the last six."""
 
     _specs = ("model", "data")
 
@@ -180,6 +181,9 @@ class AnalysisConfig(_Hashed):
         "float32", "Precision of weights and products.", choices=("float32", "float64")
     )
     tf32: bool = option(False, "Allow TF32 on a GPU (less accurate).")
+    memory: str | None = option(
+        None, "Memory for graphs kept between products, 4GB say; else a quarter.", in_id=False
+    )
     micro_batch: int | None = option(None, "Examples at a time in memory.", in_id=False, least=1)
     device: str = option("auto", "auto, cpu, cuda[:i] or mps.", in_id=False)
 
@@ -187,8 +191,19 @@ class AnalysisConfig(_Hashed):
         super().__post_init__()
         if self.examples is not None and self.first is not None:
             raise ValueError("`examples` and `first` both choose examples: give one of them.")
+        self.memory_bytes  # noqa: B018 (refuses what is no size)
         if not _DEVICE.fullmatch(self.device):
             raise ValueError(f"`device` is auto, cpu, cuda, cuda:N or mps, not `{self.device}`.")
+
+    @property
+    def memory_bytes(self) -> float | None:
+        """``memory`` in bytes."""
+        if self.memory is None:
+            return None
+        size = _SIZE.fullmatch(self.memory.strip())
+        if not size:
+            raise ValueError(f"`memory` is a size such as 500MB or 4GB, not `{self.memory}`.")
+        return float(size[1]) * 1000.0 ** " KMGT".index(size[2].upper() or " ")
 
     @property
     def wants_trace(self) -> bool:

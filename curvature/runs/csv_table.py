@@ -15,7 +15,7 @@ from curvature.runs.rows import NUMBERS, Row, columns, plain_row
 
 TEXT = frozenset(  # an id of digits only is no number
     (
-        *("run", "analysis", "metric", "block", "method", "status", "message"),
+        *("run", "analysis", "metric", "block", "method", "products", "status", "message"),
         *("checkpoint", "checkpoint_hash", "model", "data", "data_name", "data_hash", "split"),
         *("loss", "reduction", "batchnorm", "device", "dtype", "curvature", "torch"),
         *("run.model", "run.data", "run.loss", "run.optimizer"),

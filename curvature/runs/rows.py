@@ -6,6 +6,7 @@ A row is a flat dict: one number with all that is needed to read it. An absent c
     value, standard_error, sampling_error, residual    the number; errors of probes and of images
     low, high, n                                       of a statistic over n rows
     passes, seconds, method, converged                 what it cost, how it was got
+    products                                           how products with the Hessian were formed
     status, message                                    ok, diverged (value is None) or failed; why
     on                      test, val, train of the run's own data; else the other data's name
     pooled_over             kinds of examples measured as one: `corruption, severity`
@@ -29,7 +30,7 @@ NUMBERS = ("value", "standard_error", "sampling_error", "residual", "low", "high
 COLUMNS = (
     *KEY,
     *NUMBERS,
-    *("passes", "seconds", "method", "converged", "status", "message"),
+    *("passes", "seconds", "method", "products", "converged", "status", "message"),
     *("checkpoint", "checkpoint_hash", "model", "parameters", "data", "data_name", "data_hash"),
     *(
         "split",

@@ -57,7 +57,7 @@ def test_every_other_field_changes_the_id(config: Any) -> None:
 
 
 def with_another_value(config: Any, field: Any) -> Any:
-    for value in ("other", "cpu", *field.metadata["choices"], 7, 0.5, True, ("k=v",)):
+    for value in ("other", "cpu", "4GB", *field.metadata["choices"], 7, 0.5, True, ("k=v",)):
         with contextlib.suppress(TypeError, ValueError):
             changed = dataclasses.replace(config, **{field.name: value})
             if changed != config:
@@ -173,3 +173,18 @@ def test_another_kind_is_a_type_error_and_in_a_file_a_value_error(
         kind(**values)
     with pytest.raises(ValueError, match=f"`{name}` is"):
         kind.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4GB", 4e9), ("1.5 mb", 1.5e6), ("500k", 5e5), ("0", 0.0), (None, None)]
+)
+def test_memory_is_a_size_and_in_no_id(text: str | None, size: float | None) -> None:
+    config = AnalysisConfig(memory=text)
+    assert config.memory_bytes == size
+    assert config.id == AnalysisConfig().id
+
+
+@pytest.mark.parametrize("text", ["much", "4 XB", "-1GB", "GB", "4GBs"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="500MB or 4GB"):
+        AnalysisConfig(memory=text)

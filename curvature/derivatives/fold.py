@@ -1,0 +1,142 @@
+"""A network's convolutions replaced for the length of a call by ones that differentiate faster.
+
+BatchNorm in evaluation mode is folded into the convolution before it, as a function of the
+parameters, so that the derivatives by its scale and shift stay right.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curvature.derivatives.convolution import convolution
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class OtherOrderError(RuntimeError):
+    """Modules were called in another order than when they were recorded."""
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Convolutions, each with the BatchNorm that alone uses its output, if there is one."""
+
+    pairs: tuple[tuple[nn.Module, nn.Module | None], ...]
+
+    @property
+    def folded(self) -> int:
+        """How many BatchNorms are folded."""
+        return sum(norm is not None for _, norm in self.pairs)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The modules replaced in the length of a ``with``."""
+        with ExitStack() as stack:
+            for conv, norm in self.pairs:
+                call = _Folded(conv, norm)
+                stack.enter_context(_forward_replaced(conv, call.convolution))
+                if norm is not None:
+                    stack.enter_context(_forward_replaced(norm, call.identity))
+            yield
+
+
+NOTHING = Folding(())
+
+
+def recorded(model: nn.Module, call: Callable[[], object]) -> Folding:
+    """What can be replaced, seen from one ``call`` of the model in the mode that it is in.
+
+    That nothing but the BatchNorm uses a convolution's output can't be seen: compare outputs.
+    """
+    outputs: dict[int, tuple[nn.Module, Tensor]] = {}
+    norms: dict[nn.Module, nn.Module] = {}  # BatchNorm → the convolution before it
+    calls: dict[nn.Module, int] = {}
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        calls[module] = calls.get(module, 0) + 1
+        if isinstance(module, _CONVOLUTIONS):
+            outputs[id(output)] = module, output  # held, so that no other takes its id
+        elif args and id(args[0]) in outputs:
+            norms[module] = outputs[id(args[0])][0]
+
+    with ExitStack() as stack, torch.no_grad():
+        for module in model.modules():
+            if _replaceable(module):
+                stack.callback(module.register_forward_hook(hook).remove)
+        call()
+    once = {conv: norm for norm, conv in norms.items() if calls[norm] == calls[conv] == 1}
+    found = [module for module in calls if isinstance(module, _CONVOLUTIONS)]
+    return Folding(tuple((conv, once.get(conv)) for conv in found))
+
+
+def has_convolutions(model: nn.Module) -> bool:
+    """Whether anything may be replaced at all."""
+    return any(type(m) in _CONVOLUTIONS and _replaceable(m) for m in model.modules())
+
+
+def _replaceable(module: nn.Module) -> bool:
+    """Plain modules only: neither hooks nor another forward of theirs would be seen."""
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        return False
+    if module._backward_hooks or module._backward_pre_hooks:
+        return False
+    if type(module) in _CONVOLUTIONS:
+        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    if type(module) in _BATCH_NORMS:
+        return not module.training and module.running_mean is not None
+    return False
+
+
+class _Folded:
+    """One convolution and its BatchNorm as one convolution and nothing."""
+
+    def __init__(self, conv: Any, norm: Any) -> None:
+        self._conv, self._norm = conv, norm
+        self._last: Callable[[], Tensor | None] = lambda: None
+
+    def convolution(self, x: Tensor) -> Tensor:
+        conv = self._conv
+        weight, bias = conv.weight, conv.bias
+        if self._norm is not None:
+            weight, bias = _folded(weight, bias, self._norm)
+        if x.ndim == weight.ndim:
+            y = convolution(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        else:  # a single example
+            y = conv._conv_forward(x, weight, bias)
+        self._last = weakref.ref(y)
+        return y
+
+    def identity(self, x: Tensor) -> Tensor:
+        if self._last() is not x:
+            raise OtherOrderError(
+                "A BatchNorm no longer follows the convolution it followed before."
+            )
+        return x
+
+
+def _folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean if bias is None else bias - norm.running_mean
+    shift = shift * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias
+    return weight * scale.view(-1, *[1] * (weight.ndim - 1)), shift
+
+
+@contextmanager
+def _forward_replaced(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.__dict__["forward"]

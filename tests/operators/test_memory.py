@@ -1,0 +1,101 @@
+"""Out of memory: fewer examples at a time and the same numbers, or the error that it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from curvature.derivatives.memory import free_memory, is_out_of_memory
+from curvature.operators import hessian
+from tests.conftest import seeded
+from tests.corpus.case import VECTORS, Y, f64
+
+DATA = [(VECTORS[:4], Y[:4]), (VECTORS[4:], Y[4:])]
+TOLD = "out of memory: went on with 2 examples at a time instead of 4"
+
+
+class Hungry(nn.Module):
+    """Which can't differentiate more than ``most`` examples at a time."""
+
+    def __init__(self, error: type[RuntimeError] = torch.OutOfMemoryError) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 5), nn.Linear(5, 3)
+        for i, p in enumerate(self.parameters()):
+            p.data.normal_(generator=seeded(i))
+        self.most = 10
+        self.error = error
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and len(x) > self.most:
+            raise self.error("DefaultCPUAllocator: can't allocate memory: you tried to …")
+        return self.last(self.first(x).tanh())
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_the_micro_batch_is_halved_and_the_numbers_stay(error: Any) -> None:
+    model = Hungry(error).double()
+    H = hessian(model, "cross_entropy", DATA)
+    v = torch.randn(H.size, generator=seeded(0), dtype=f64)
+    expected = H @ v
+    model.most = 2
+    with pytest.warns(RuntimeWarning, match=TOLD):
+        found = H @ v
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert TOLD in H.risk.notes
+    assert H.risk.largest_part == 2
+    torch.testing.assert_close(H @ v, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_kept_graphs_are_given_up_first() -> None:
+    model = Hungry().double()
+    H = hessian(model, "cross_entropy", DATA)
+    v = torch.randn(H.size, generator=seeded(0), dtype=f64)
+    expected = H @ v
+    with H.linearized() as kept:
+        torch.testing.assert_close(kept @ v, expected)
+        model.most = 0  # which kept graphs do not ask
+        torch.testing.assert_close(kept @ v, expected)
+        assert H.method == "double backward, graph kept"
+    model.most = 3
+    with H.linearized() as kept, pytest.warns(RuntimeWarning, match=TOLD):
+        torch.testing.assert_close(kept @ v, expected)
+    assert H.method == "double backward"
+
+
+def test_what_does_not_fit_one_example_at_a_time_is_an_error() -> None:
+    model = Hungry().double()
+    H = hessian(model, "cross_entropy", DATA)
+    model.most = 0
+    with (
+        pytest.warns(RuntimeWarning, match="out of memory"),
+        pytest.raises(torch.OutOfMemoryError, match="can't allocate"),
+    ):
+        H @ torch.ones(H.size, dtype=f64)
+
+
+class Centred(Hungry):
+    """Whose examples depend on each other, which a single batch may."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - x.mean(0))
+
+
+def test_a_batch_that_cannot_be_cut_is_an_error() -> None:
+    model = Centred().double()
+    H = hessian(model, "cross_entropy", [(VECTORS, Y)])
+    model.most = 4
+    with pytest.raises(torch.OutOfMemoryError):
+        H @ torch.ones(H.size, dtype=f64)
+    assert H.risk.micro_batch is None
+
+
+def test_another_error_is_no_shortage() -> None:
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_there_is_memory_left_here() -> None:
+    assert 1 << 20 < free_memory(torch.device("cpu")) < 1 << 50

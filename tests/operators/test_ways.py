@@ -1,0 +1,180 @@
+"""Faster ways to the same products: taken only where they agree, and left where they don't."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from curvature.empirical_risk import EmpiricalRisk
+from curvature.operators import functional_hessian, ggn, hessian, ways
+from tests.conftest import seeded
+from tests.corpus.case import f64
+from tests.oracles import hessian_by_differences
+
+X = torch.randn(7, 2, 6, 6, generator=seeded(0), dtype=f64)
+Y = torch.randint(3, (7,), generator=seeded(1))
+DATA = [(X[:4], Y[:4]), (X[4:], Y[4:])]
+
+
+@pytest.fixture(autouse=True)
+def _few_examples_and_any_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice no longer hangs on the time that this machine happens to take."""
+    monkeypatch.setattr(ways, "WORTH_IT", 1)
+    monkeypatch.setattr(ways, "FASTER", float("inf"))
+
+
+class Network(nn.Module):
+    """Convolutions with and without BatchNorm, a residual sum, and a smooth activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm_a = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.b, self.norm_b = nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.BatchNorm2d(4)
+        self.c = nn.Conv2d(4, 4, 2, stride=2)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm_a(self.a(x)).tanh()
+        x = x + self.norm_b(self.b(x)).tanh()
+        return self.last(self.c(x).tanh().mean((2, 3)))
+
+
+class Leaking(Network):
+    """Whose first convolution's output is used beside its BatchNorm: not to be folded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.last((self.norm_a(y).tanh() + y).mean((2, 3)))
+
+
+class Viewing(Network):
+    """Which can't run channels last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.view(len(x), -1).view(len(x), 2, 6, 6)
+        return self.last(self.norm_a(self.a(x)).tanh().mean((2, 3)))
+
+
+class Turning(Network):
+    """Which goes another way once it is told to."""
+
+    turned = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.c(nn.functional.pad(x.repeat(1, 2, 1, 1), [1] * 4)) if self.turned else self.a(x)
+        return self.last(self.norm_a(y).tanh().mean((2, 3)))
+
+
+def build(kind: Callable[[], nn.Module]) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = kind().double()
+    for i, (name, t) in enumerate([*model.named_parameters(), *model.named_buffers()]):
+        if t.is_floating_point():
+            noise = torch.rand(t.shape, generator=seeded(i), dtype=f64)
+            t.data += noise if name.endswith("var") else 0.2 * noise - 0.1
+    return model
+
+
+def test_products_by_scale_and_shift_too_agree_with_differences() -> None:
+    model = build(Network)
+    risk = EmpiricalRisk(model, "cross_entropy", DATA)
+    V = torch.randn(risk.size, 3, generator=seeded(2), dtype=f64)
+    H = hessian(risk)
+    HV = H @ V
+    assert H.way.folding.folded == 2
+    assert H.way.channels_last
+    assert H.method == "double backward, own convolutions, 2 BatchNorms folded, channels last"
+    model.eval()
+    expected = hessian_by_differences(
+        lambda: nn.functional.cross_entropy(model(X), Y), risk.leaves, V
+    )
+    assert float((HV - expected).norm() / expected.norm()) < 1e-8
+
+
+@pytest.mark.parametrize("operator", [hessian, ggn, functional_hessian])
+@pytest.mark.parametrize("params", ["", "norm_a.*", "a.*", "last.*"])
+def test_all_operators_agree_with_plain_ones(operator: Any, params: str) -> None:
+    risk = EmpiricalRisk(build(Network), "cross_entropy", DATA, params=params or ())
+    fast, plain = operator(risk), operator(risk)
+    plain.way = ways.PLAIN
+    v = torch.randn(risk.size, generator=seeded(2), dtype=f64)
+    expected = plain @ v
+    assert plain.method == "double backward"
+    torch.testing.assert_close(fast @ v, expected, rtol=1e-10, atol=1e-12)
+    with fast.linearized() as kept:
+        torch.testing.assert_close(kept @ v, expected, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(kept @ v, expected, rtol=1e-10, atol=1e-12)
+    assert fast.method.endswith("folded, channels last, graph kept")
+    pieces = sum(term @ v for term in fast.terms)
+    torch.testing.assert_close(pieces, expected, rtol=1e-10, atol=1e-12)
+
+
+def check_against_plain(model: nn.Module) -> str:
+    H, plain = (hessian(model, "cross_entropy", DATA) for _ in range(2))
+    plain.way = ways.PLAIN
+    v = torch.randn(H.size, generator=seeded(2), dtype=f64)
+    expected = plain @ v
+    torch.testing.assert_close(H @ v, expected, rtol=1e-10, atol=1e-12)
+    with H.linearized() as kept:
+        torch.testing.assert_close(kept @ v, expected, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(kept @ v, expected, rtol=1e-10, atol=1e-12)
+    return H.method
+
+
+def test_an_output_that_is_used_twice_is_not_folded() -> None:
+    assert check_against_plain(build(Leaking)) == "double backward, graph kept"
+
+
+def test_what_needs_contiguous_tensors_keeps_them() -> None:
+    method = check_against_plain(build(Viewing))
+    assert method == "double backward, own convolutions, 1 BatchNorms folded, graph kept"
+
+
+def test_a_model_that_turns_another_way_is_taken_plainly() -> None:
+    model = build(Turning)
+    H = hessian(model, "cross_entropy", DATA)
+    v = torch.randn(H.size, generator=seeded(2), dtype=f64)
+    with H.linearized() as kept:
+        kept @ v
+    assert H.way.folding.folded == 1
+    model.turned = True
+    with H.linearized() as kept:
+        found = kept @ v, kept @ v
+    assert H.method == "double backward"
+    plain = hessian(model, "cross_entropy", DATA)
+    plain.way = ways.PLAIN
+    expected = plain @ v
+    assert all(torch.equal(Hv, expected) for Hv in found)
+
+
+def test_a_whole_loss_is_measured_by_its_value() -> None:
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    model = build(Network)
+    H, plain = hessian(model, loss, DATA), hessian(model, "cross_entropy", DATA)
+    plain.way = ways.PLAIN
+    v = torch.randn(H.size, generator=seeded(2), dtype=f64)
+    torch.testing.assert_close(H @ v, plain @ v, rtol=1e-10, atol=1e-12)
+    assert H.method == "double backward, own convolutions, 2 BatchNorms folded"
+
+
+def test_few_examples_are_not_worth_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "WORTH_IT", len(X) + 1)
+    assert check_against_plain(build(Network)) == "double backward, graph kept"
+
+
+def test_what_is_not_faster_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "FASTER", 0.0)
+    assert check_against_plain(build(Network)) == "double backward, graph kept"
+
+
+def test_a_product_that_disagrees_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "_channels_last", lambda x: 1.001 * x)
+    method = check_against_plain(build(Network))
+    assert method == "double backward, own convolutions, 2 BatchNorms folded, graph kept"
