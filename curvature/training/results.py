@@ -28,7 +28,7 @@ class Part:
 
     def metrics(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Its rows' numbers for the checkpoint, as `test_accuracy`: of the run's own data alone."""
-        whole = [row for row in rows if row["block"] is None and self.name in SPLITS]
+        whole = [row for row in rows if row["block"] is None and self.name in OWN_PARTS]
         return {f"{self.name}_{row['metric']}": row["value"] for row in whole}
 
 
