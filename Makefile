@@ -13,6 +13,14 @@ $(SETUP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
+demo: $(SETUP)  ## Six optimizers over learning rate and weight decay, to figures and a report
+	$(BIN)/curv sweep --optimizers sgd,msgd,adam,sam,sa-sgd,sa-sam --lr 0.03,0.3,3 --lr adam=0.003,0.03,0.3 --weight-decay 0,3e-3 --seeds 2 --model cnn:width=8 --epochs 15 --trace-rtol 0.05 --jobs 2 --out demo/runs
+	$(BIN)/curv heatmap demo/runs --metric accuracy --out demo/accuracy.png
+	$(BIN)/curv heatmap demo/runs --metric trace --out demo/trace.png
+	$(BIN)/curv heatmap demo/runs --metric eigmax --out demo/eigmax.png
+	$(BIN)/curv compare demo/runs --metric accuracy --metric trace --metric eigmax --out demo/comparison.png
+	$(BIN)/curv report demo/runs --made-by 'make demo' --out demo/report.html
+
 lint: $(SETUP)  ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -24,6 +32,6 @@ test: lint types  ## Set up, then check style and types and run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --quiet
 
 clean:  ## Remove what was set up
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build demo dist *.egg-info
 
-.PHONY: help install lint types test clean
+.PHONY: help install demo lint types test clean
