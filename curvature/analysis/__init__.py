@@ -47,4 +47,5 @@ def plan_of(subject: Subject, config: AnalysisConfig) -> Plan:
         trace=config.wants_trace,
         by_parts=config.trace_method != "hutchinson" and config.backend == "curvature",
         eigenvalues=(config.top if config.wants_eigmax else 0) + config.eigmin,
+        memory=config.memory_bytes,
     )

@@ -23,7 +23,6 @@ def halve_micro_batch(risk: EmpiricalRisk) -> bool:
     except ValueError:
         risk.micro_batch = before
         return False
-    del risk.largest_part  # is found anew
     if risk.device.type == "cuda":
         torch.cuda.empty_cache()
     note = f"out of memory: went on with {risk.micro_batch} examples at a time instead of {n}"

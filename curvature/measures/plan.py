@@ -46,12 +46,19 @@ class Plan:
         return "; ".join(parts) + "."
 
 
-def plan(risk: EmpiricalRisk, *, trace: bool, eigenvalues: int, by_parts: bool = True) -> Plan:
+def plan(
+    risk: EmpiricalRisk,
+    *,
+    trace: bool,
+    eigenvalues: int,
+    by_parts: bool = True,
+    memory: float | None = None,
+) -> Plan:
     """Time a product on a few examples, and count what autograd keeps for it.
 
-    ``by_parts``: the trace is split, where it can be.
+    ``by_parts``: the trace is split, where it can be. ``memory``: for graphs that are kept.
     """
-    H = RiskOperator(risk, "hessian")
+    H = RiskOperator(risk, "hessian", memory=memory)
     batch = next(iter(risk.batches))
     few = risk.few(batch, PROBED)
     examples = examples_in(few[1] if isinstance(few, tuple) else few)
@@ -61,14 +68,15 @@ def plan(risk: EmpiricalRisk, *, trace: bool, eigenvalues: int, by_parts: bool =
     cost = measured(lambda: term @ v)
     largest = risk.largest_part
     least = SPLIT_TRACE if by_parts and not refusal(H) else MIN_PASSES
-    activations = cost.saved_bytes * largest / max(examples, 1)
+    each = cost.saved_bytes / max(examples, 1)
+    kept = min(H.budget, each * risk.survey.examples) * bool(eigenvalues)
     vectors = (4 + 2 * LANCZOS_PRODUCTS * bool(eigenvalues)) * risk.size * v.element_size()
     return Plan(
         parameters=risk.size,
         examples=risk.survey.examples,
         batches=len(risk.batches),
         product_seconds=cost.seconds * risk.survey.examples / max(examples, 1),
-        memory_bytes=int(activations + vectors),
+        memory_bytes=int(max(each * largest, kept) + vectors),
         products=LANCZOS_PRODUCTS * eigenvalues,
         trace_products=least * trace,
     )

@@ -78,4 +78,4 @@ class Graphs:
 
 
 def _versions(risk: EmpiricalRisk) -> list[int]:
-    return [p._version for p in risk.leaves]
+    return [0 if p.is_inference() else p._version for p in risk.leaves]

@@ -50,6 +50,11 @@ class RiskOperator(LinearOperator):
             terms=_Terms(self),
         )
 
+    @property
+    def budget(self) -> float:
+        """Bytes that kept graphs may take."""
+        return SHARE * free_memory(self.device) if self.memory is None else self.memory
+
     def term(self, batch: Any) -> LinearOperator:
         """One batch's share of the whole: its weight is inside."""
         return LinearOperator(
@@ -64,8 +69,7 @@ class RiskOperator(LinearOperator):
         of what is free), so that a product costs the second backward pass alone; the others build
         it anew for each product.
         """
-        budget = SHARE * free_memory(self.device) if self.memory is None else self.memory
-        graphs = Graphs(self.risk, self._linearized, budget)
+        graphs = Graphs(self.risk, self._linearized, self.budget)
 
         def matvec(v: Tensor) -> Tensor:
             product = self._product(graphs.products, v, self.diagonal, give_up=graphs.give_up)
