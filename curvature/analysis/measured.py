@@ -47,7 +47,12 @@ def describing_rows(subject: Subject) -> list[Row]:
 def measured_rows(subject: Subject, config: AnalysisConfig, report: Report) -> list[Row]:
     """A row for each curvature asked for; one that diverged doesn't hold up the others."""
     ours = config.backend == "curvature"
-    H = hessian(subject.risk, weight_decay=subject.weight_decay, memory=config.memory_bytes)
+    H = hessian(
+        subject.risk,
+        weight_decay=subject.weight_decay,
+        memory=config.memory_bytes,
+        plain=config.products == "plain",
+    )
     wanted: list[tuple[str, bool, Callable[..., list[Row]]]] = [
         ("eigmax", config.wants_eigmax, _eigmax if ours else _pyhessian_eigmax),
         ("eigmin", config.eigmin and ours, _eigmin),

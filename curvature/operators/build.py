@@ -27,14 +27,16 @@ def hessian(
     *,
     weight_decay: float = 0.0,
     memory: float | None = None,
+    plain: bool = False,
     **options: Any,
 ) -> RiskOperator:
     """H = ∇²L, plus ``weight_decay`` on the diagonal. Options are those of `EmpiricalRisk`.
 
     ``loss``: a name, a callable of (outputs, targets), or a whole ``loss(model, batch)``.
     ``memory``: bytes for graphs kept between products; by default a quarter of what is free.
+    ``plain``: autograd twice as it is, so the same digits each time; else the fastest way found.
     """
-    return _operator("hessian", model, loss, data, weight_decay, memory, options)
+    return _operator("hessian", model, loss, data, weight_decay, options, memory, plain)
 
 
 def ggn(
@@ -44,17 +46,18 @@ def ggn(
     *,
     weight_decay: float = 0.0,
     memory: float | None = None,
+    plain: bool = False,
     **options: Any,
 ) -> RiskOperator:
     """The generalised Gauss–Newton matrix G; positive semi-definite for a convex loss."""
-    return _operator("ggn", model, loss, data, weight_decay, memory, options)
+    return _operator("ggn", model, loss, data, weight_decay, options, memory, plain)
 
 
 def functional_hessian(
     model: EmpiricalRisk | nn.Module, loss: Any = None, data: Any = None, **options: Any
 ) -> RiskOperator:
     """H − G, the part of the Hessian that the network's own second derivatives make."""
-    return _operator("functional_hessian", model, loss, data, 0.0, None, options)
+    return _operator("functional_hessian", model, loss, data, 0.0, options)
 
 
 OPERATORS: dict[str, Callable[..., RiskOperator]] = {
@@ -70,8 +73,9 @@ def _operator(
     loss: Any,
     data: Any,
     weight_decay: float,
-    memory: float | None,
     options: dict[str, Any],
+    memory: float | None = None,
+    plain: bool = False,
 ) -> RiskOperator:
     if isinstance(model, EmpiricalRisk):
         if loss is not None or data is not None or options:
@@ -86,7 +90,7 @@ def _operator(
             f"`{kind}` needs the outputs and targets apart, and this loss takes (model, batch) "
             "whole. Pass a loss of (outputs, targets), or use `hessian`."
         )
-    operator = RiskOperator(risk, kind, diagonal=weight_decay, memory=memory)
+    operator = RiskOperator(risk, kind, diagonal=weight_decay, memory=memory, plain=plain)
     risk.survey  # noqa: B018 (its refusals come before any product)
     _check_products(operator)
     return operator

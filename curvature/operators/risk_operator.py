@@ -35,12 +35,13 @@ class RiskOperator(LinearOperator):
         *,
         diagonal: float = 0.0,
         memory: float | None = None,
+        plain: bool = False,
     ) -> None:
         self.risk = risk
         self.kind = kind
         self.diagonal = diagonal  # the weight decay that is counted in
         self.memory = memory  # bytes that graphs may take; None: a share of what is free
-        self.way: Way | None = None  # the first product chooses one
+        self.way: Way | None = PLAIN if plain else None  # else the first product chooses one
         self.method = PLAIN.name  # of the last product
         super().__init__(
             self._over_all_batches,

@@ -181,6 +181,12 @@ class AnalysisConfig(_Hashed):
         "float32", "Precision of weights and products.", choices=("float32", "float64")
     )
     tf32: bool = option(False, "Allow TF32 on a GPU (less accurate).")
+    products: str = option(
+        "auto",
+        "How Hv is formed: auto looks for the fastest way, plain is autograd twice as it is.",
+        in_id=False,
+        choices=("auto", "plain"),
+    )
     memory: str | None = option(
         None, "Memory for graphs kept between products, 4GB say; else a quarter.", in_id=False
     )
