@@ -75,6 +75,11 @@ class FunctionalTrace:
         return f"tr(H−G) by second differences, h = {self.step:g}"
 
     @property
+    def cost(self) -> float:
+        """Gradients that a pass takes, as measured on small vision transformers."""
+        return 3.5 if self.step is None else 0.7
+
+    @property
     def passes(self) -> float:
         """Probes for each batch so far."""
         return self.draws.per_unit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -81,22 +80,20 @@ def split_trace(
 ) -> MeasuredTrace:
     """tr(G) by per-example gradients, tr(H − G) shown to be 0 or by probes.
 
-    The next draws go where they take most of the variance away for their time.
+    The next draws go where they take most of the variance away for their cost, counted in
+    gradients: by the clock, the same seed would not give the same result.
     """
     parts = _prepared(A, generator)
-    seconds = {}
     for part in (parts.G, parts.R):
         if part is not None:
-            start = time.perf_counter()
             part.advance()
-            seconds[id(part)] = (time.perf_counter() - start) / part.passes
     while True:
         found = parts.estimate(rtol)
         if report is not None:
             report(found)
         if found.converged or found.passes >= max_passes:
             return found
-        _advance_one(parts, seconds, (rtol * found.value / caution(found.degrees)) ** 2)
+        _advance_one(parts, (rtol * found.value / caution(found.degrees)) ** 2)
 
 
 def exact_trace(
@@ -122,18 +119,18 @@ def exact_trace(
         parts.R.advance()
 
 
-def _advance_one(parts: _Parts, seconds: dict[int, float], wanted: float) -> None:
+def _advance_one(parts: _Parts, wanted: float) -> None:
     """One pass for the part that gains most; of tr(G) no more of one than is ``wanted``."""
     G, R = parts.G, parts.R
-    if G is not None and (R is None or _gain(G, seconds) >= _gain(R, seconds)):
+    if G is not None and (R is None or _gain(G) >= _gain(R)):
         G.advance(G.budget_for(max(0.0, wanted - (R.variance() if R else 0.0))))
     else:
         assert R is not None
         R.advance()
 
 
-def _gain(part: GaussNewtonTrace | FunctionalTrace, seconds: dict[int, float]) -> float:
-    return part.variance() / part.passes / seconds[id(part)]
+def _gain(part: GaussNewtonTrace | FunctionalTrace) -> float:
+    return part.variance() / part.passes / part.cost
 
 
 def _prepared(A: RiskOperator, generator: torch.Generator, *, exact: bool = False) -> _Parts:
