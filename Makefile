@@ -14,7 +14,7 @@ $(SETUP): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 demo: $(SETUP)  ## Six optimizers over learning rate and weight decay, to figures and a report
-	$(BIN)/curv sweep --optimizers sgd,msgd,adam,sam,sa-sgd,sa-sam --lr 0.03,0.3,3 --lr adam=0.003,0.03,0.3 --weight-decay 0,3e-3 --seeds 2 --model cnn:width=8 --epochs 15 --trace-rtol 0.05 --jobs 2 --out demo/runs
+	$(BIN)/curv sweep --optimizers sgd,msgd,adam,sam,sa-sgd,sa-sam --lr 0.01,0.1,1 --weight-decay 0,3e-3 --seeds 3 --model cnn:width=8 --epochs 10 --trace-rtol 0.05 --max-passes 200 --jobs 2 --out demo/runs
 	$(BIN)/curv heatmap demo/runs --metric accuracy --out demo/accuracy.png
 	$(BIN)/curv heatmap demo/runs --metric trace --out demo/trace.png
 	$(BIN)/curv heatmap demo/runs --metric eigmax --out demo/eigmax.png
