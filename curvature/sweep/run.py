@@ -66,13 +66,12 @@ class Run:
 
     def _look(self, work: Work) -> None:
         there = on_disk(work)
-        if (
-            there is None
-            or work in self.settled
-            or (there.status == "failed" and self._retry_failed)
-        ):
+        if there is None or work in self.settled:
             return
-        if there.status == "failed" and not all(path.exists() for path in work.rows):
+        failed = there.status == "failed"
+        if failed and self._retry_failed:
+            return
+        if failed and not all(path.exists() for path in work.rows):
             record_failure(work, there.message or "")
         self._settle(work, there)
 
@@ -89,8 +88,8 @@ class Run:
             self._elsewhere[work] = time.monotonic()
             return
         self._tries[work] += 1
-        if outcome.status == "interrupted" or (outcome.again and self._tries[work] == 1):
-            self._announce(f"{work}: {outcome.message or 'stopped'}; trying once more.")
+        if outcome.again and self._tries[work] == 1:
+            self._announce(f"{work}: {outcome.message}; trying once more.")
             self._waiting.appendleft(work)
         elif outcome.status == "failed" and not record_failure(work, outcome.message or ""):
             self._elsewhere[work] = time.monotonic()
@@ -133,8 +132,9 @@ def _why(error: BaseException) -> str:
     """What became of a work whose process can't tell."""
     code = getattr(error, "exitcode", None)
     if code is not None:
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"its process died ({how}), for lack of memory perhaps"
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        hint = ", for lack of memory perhaps" if code == -signal.SIGKILL else ""
+        return f"its process died ({name}){hint}"
     if isinstance(error, TimeoutError):
         return f"it was killed after {error.args[-1] if error.args else '?'} seconds"
     return message_of(error)

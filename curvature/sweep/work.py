@@ -23,7 +23,7 @@ MESSAGE = 400  # characters of an error that go into the table
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a work: done, diverged, failed or interrupted, and why."""
+    """What became of a work: done, diverged or failed, and why."""
 
     status: str
     message: str | None = None

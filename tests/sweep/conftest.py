@@ -11,7 +11,7 @@ from curvature.runs.table import Row
 from curvature.sweep import LocalExecutor
 
 BASE = RunConfig(model="mlp:hidden=8,depth=1", steps=4, batch_size=500)
-FEW = AnalysisConfig(examples=20, max_passes=8, max_products=4)
+FEW = AnalysisConfig(examples=20, max_passes=8, max_products=4, products="plain")
 
 
 class Inline(Executor):
