@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -57,8 +58,11 @@ class _Commands(click.Group):
         except click.UsageError as error:
             command = (error.ctx or context).command_path
             raise _Refused(f"{error.format_message()} See `{command} --help`.") from error
+        except KeyboardInterrupt as error:
+            raise _Interrupted("interrupted.") from error
         except _BAD_INPUT as error:
-            if os.environ.get("CURV_TRACEBACK"):
+            closed = isinstance(error, OSError) and error.errno == errno.EPIPE
+            if closed or os.environ.get("CURV_TRACEBACK"):  # click leaves quietly, as with `| head`
                 raise
             raise _Refused(one_line(error)) from error
 
@@ -68,6 +72,10 @@ class _Refused(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         click.echo(f"curv: {self.message}", err=True)
+
+
+class _Interrupted(_Refused):
+    exit_code = 130  # of a program that Ctrl-C ended
 
 
 def one_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from curvature.empirical_risk.evaluation import call_model, random_state
-from curvature.empirical_risk.nested import part_of
+from curvature.empirical_risk.nested import part_of, shapes_in
 from curvature.losses import Loss, check_reduction, examples_in
 
+_MISFIT = re.compile(r"shape|dimension|channels|expected input|size mismatch|index out of range")
 _SAME = 1e-4  # between two passes, relative to the largest entry: rounding on a GPU
 _ALIKE = 1e-3  # between passes of different batch sizes, which other kernels compute
 
@@ -34,7 +36,9 @@ def check_repeatable(model: nn.Module, part: Any, *, locate: bool = True) -> boo
     To ``locate`` takes the memory of all activations, twice.
     """
     state = random_state()
-    first, second = (_calls(model, part[0], locate) for _ in range(2))
+    with _naming_inputs(part[0]):
+        first = _calls(model, part[0], locate)
+    second = _calls(model, part[0], locate)
     if _close(first[-1].outputs, second[-1].outputs, _SAME):
         return random_state() != state
     culprit = _culprit(model, first, second, _SAME)
@@ -43,6 +47,21 @@ def check_repeatable(model: nn.Module, part: Any, *, locate: bool = True) -> boo
         "numbers (dropout in training mode, F.dropout without `training=self.training`, noise), "
         "so each product would belong to another function. Switch it off."
     )
+
+
+@contextmanager
+def _naming_inputs(inputs: Any) -> Iterator[None]:
+    """Say what the model was given where an operation in it refuses that."""
+    try:
+        yield
+    except (RuntimeError, IndexError) as error:
+        if not _MISFIT.search(str(error)):  # memory that ran out is another's to handle
+            raise
+        given = ", ".join(map(str, shapes_in(inputs)))
+        raise ValueError(
+            f"The model can't take these inputs, of shape {given} with the examples first: "
+            f"{error}. Give the data that it was made for."
+        ) from error
 
 
 def check_independent(model: nn.Module, part: Any) -> None:

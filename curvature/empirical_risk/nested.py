@@ -51,6 +51,18 @@ def leading_dimensions(batch: Any) -> set[int]:
     return found
 
 
+def shapes_in(batch: Any) -> list[tuple[int, ...]]:
+    """The shapes of all tensors in it, in order."""
+    found: list[tuple[int, ...]] = []
+
+    def look(t: Tensor) -> Tensor:
+        found.append(tuple(t.shape))
+        return t
+
+    map_tensors(batch, look)
+    return found
+
+
 def digest(batch: Any) -> str:
     """A hash of all that a nested batch holds in tensors, arrays, numbers and strings."""
     hashed = hashlib.blake2b(digest_size=8)

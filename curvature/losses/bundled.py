@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -29,14 +30,15 @@ def cross_entropy(
 
     def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
         _classes_second(outputs, targets)
-        return F.cross_entropy(
-            outputs,
-            _labels(targets),
-            weight=on(outputs),
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            reduction="sum",
-        )
+        with _naming_classes("cross_entropy", outputs):
+            return F.cross_entropy(
+                outputs,
+                _labels(targets),
+                weight=on(outputs),
+                ignore_index=ignore_index,
+                label_smoothing=label_smoothing,
+                reduction="sum",
+            )
 
     def weight(outputs: Tensor, targets: Tensor) -> Tensor:
         if targets.is_floating_point():  # probabilities; torch divides by the number of them
@@ -155,9 +157,10 @@ def nll(
 
     def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
         omega = None if class_weights is None else class_weights.to(outputs.device, outputs.dtype)
-        return F.nll_loss(
-            outputs, _labels(targets), weight=omega, ignore_index=ignore_index, reduction="sum"
-        )
+        with _naming_classes("nll", outputs):
+            return F.nll_loss(
+                outputs, _labels(targets), weight=omega, ignore_index=ignore_index, reduction="sum"
+            )
 
     def weight(outputs: Tensor, targets: Tensor) -> Tensor:
         return _weight_of_labels(targets, ignore_index, class_weights)
@@ -182,7 +185,26 @@ def _rows(outputs: Tensor) -> Tensor:
     return outputs.reshape(len(outputs), -1)
 
 
+@contextmanager
+def _naming_classes(loss: str, outputs: Tensor) -> Iterator[None]:
+    """Say how many classes there are where a target is none of them; costs nothing otherwise."""
+    try:
+        yield
+    except IndexError as error:
+        count = outputs.shape[1 if outputs.ndim > 1 else 0]
+        raise ValueError(
+            f"{str(error).rstrip('.')}: `{loss}` got outputs for {count} classes, so its targets "
+            f"are 0 to {count - 1}. Count the classes from 0, or give the model more outputs."
+        ) from error
+
+
 def _classes_second(outputs: Tensor, targets: Tensor) -> None:
+    if targets.is_floating_point() and targets.shape != outputs.shape:
+        raise ValueError(
+            "`cross_entropy` needs class indices as whole numbers, or probabilities in the "
+            f"outputs' shape {tuple(outputs.shape)}, got {targets.dtype} of shape "
+            f"{tuple(targets.shape)}. For a regression take the loss `mse`."
+        )
     per_token = outputs.ndim > 2 and outputs.shape[:-1] == targets.shape
     if per_token and outputs.shape[2:] != targets.shape[1:]:
         raise ValueError(

@@ -151,7 +151,7 @@ class AnalysisConfig(_Hashed):
         choices=("auto", "split", "hutchinson", "exact"),
     )
     trace_rtol: float = option(0.01, "Stop Tr(H) at this relative standard error.", above=0)
-    max_passes: int = option(1000, "Stop Tr(H) after this many passes at the most.", least=1)
+    max_passes: int = option(1000, "Stop Tr(H) after this many passes at the most.", least=8)
     eigmax: bool = option(False, "λ_max, the largest eigenvalue (algebraically).")
     eigmax_method: str = option("lanczos", "How λ_max is found.", choices=("lanczos", "power"))
     eigmax_rtol: float = option(1e-3, "Stop λ_max at this relative error.", above=0)
@@ -197,9 +197,26 @@ class AnalysisConfig(_Hashed):
         super().__post_init__()
         if self.examples is not None and self.first is not None:
             raise ValueError("`examples` and `first` both choose examples: give one of them.")
+        if self.top > self.max_products:
+            raise ValueError(f"`top` {self.top} takes more products than `max_products` allows.")
+        self._refuse_ignored()
         self.memory_bytes  # noqa: B018 (refuses what is no size)
         if not _DEVICE.fullmatch(self.device):
             raise ValueError(f"`device` is auto, cpu, cuda, cuda:N or mps, not `{self.device}`.")
+
+    def _refuse_ignored(self) -> None:
+        """What was asked for and would not be measured."""
+        theirs = self.backend == "pyhessian"
+        for flag, asked in (
+            ("--top", self.top > 1),
+            ("--eigmin", self.eigmin),
+            ("--with-weight-decay", self.with_weight_decay),
+            (f"--trace-method {self.trace_method}", self.trace_method in ("split", "exact")),
+        ):
+            if theirs and asked:
+                raise ValueError(f"PyHessian takes no `{flag}`: leave that out, or the backend.")
+        if self.eigmax_method == "power" and self.top > 1:
+            raise ValueError("Power iteration finds one eigenvalue: `--top` takes lanczos.")
 
     @property
     def memory_bytes(self) -> float | None:

@@ -185,6 +185,17 @@ DERIVATIVES = [
     ),
 ]
 MODELS = [
+    refused(
+        "inputs of another width",
+        r"can't take these inputs, of shape \(3, 3\).* mat1 and mat2",
+        data=uneven(VECTORS[:, :3], Y),
+    ),
+    refused(
+        "images of another number of channels",
+        r"can't take these inputs, of shape \(3, 2, \d, \d\).* channels",
+        lambda: nn.Conv2d(5, 3, 1),
+        data=uneven(IMAGES, Y),
+    ),
     refused("lazy model", "lazily initialised", convnet(), data=uneven(IMAGES, Y)),
     refused(
         "no such parameter",

@@ -182,6 +182,10 @@ def test_a_whole_loss_is_known_by_its_first_parameter(loss: Any, whole: bool) ->
             lambda: LOSSES["cross_entropy"]().hessian_root(LOGITS[..., None], Y),  # type: ignore
             r"takes logits \(N, C\)",
         ),
+        (lambda: as_loss("cross_entropy").sum(LOGITS, Y + 2), "outputs for 3 classes, .* 0 to 2"),
+        (lambda: as_loss("cross_entropy").sum(LOGITS, Y - 1), "Target -1 is out of bounds"),
+        (lambda: as_loss("nll").sum(LOGITS, Y + 2), "`nll` got outputs for 3 classes"),
+        (lambda: as_loss("cross_entropy").sum(LOGITS, Y.float()), "class indices as whole numbers"),
     ],
 )
 def test_what_cannot_be_a_loss_is_refused(make: Callable[[], Any], says: str) -> None:

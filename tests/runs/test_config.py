@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from curvature.linalg.hutchinson import MIN_PASSES
 from curvature.runs.config import AnalysisConfig, RunConfig, _Hashed
 from curvature.runs.fields import option
 
 nan, inf = float("nan"), float("inf")
+THEIRS: dict[str, Any] = {"backend": "pyhessian"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ def test_every_other_field_changes_the_id(config: Any) -> None:
 
 
 def with_another_value(config: Any, field: Any) -> Any:
-    for value in ("other", "cpu", "4GB", *field.metadata["choices"], 7, 0.5, True, ("k=v",)):
+    for value in ("other", "cpu", "4GB", *field.metadata["choices"], 9, 0.5, True, ("k=v",)):
         with contextlib.suppress(TypeError, ValueError):
             changed = dataclasses.replace(config, **{field.name: value})
             if changed != config:
@@ -125,7 +127,6 @@ def test_fields_from_the_future_are_named() -> None:
         (RunConfig, {"optimizer_options": ("",)}, "`optimizer_options` has an empty entry."),
         (AnalysisConfig, {"trace_rtol": 0}, "`trace_rtol` must be above 0"),
         (AnalysisConfig, {"eigmax_rtol": -1}, "`eigmax_rtol` must be above 0"),
-        (AnalysisConfig, {"max_passes": 0}, "`max_passes` must be at least 1"),
         (AnalysisConfig, {"max_products": 0}, "`max_products` must be at least 1"),
         (AnalysisConfig, {"top": 0}, "`top` must be at least 1, got 0."),
         (AnalysisConfig, {"batch_size": 0}, "`batch_size` must be at least 1"),
@@ -141,6 +142,13 @@ def test_fields_from_the_future_are_named() -> None:
         (AnalysisConfig, {"device": "gpu"}, "`device` is auto, cpu, cuda, cuda:N or mps"),
         (AnalysisConfig, {"device": "cuda:x"}, "`device` is auto"),
         (AnalysisConfig, {"params": ("",)}, "`params` has an empty entry."),
+        (AnalysisConfig, {"max_passes": MIN_PASSES - 1}, f"must be at least {MIN_PASSES}"),
+        (AnalysisConfig, {"top": 9, "max_products": 8}, "`top` 9 takes more products"),
+        (AnalysisConfig, {"top": 2, "eigmax_method": "power"}, "Power iteration finds one"),
+        (AnalysisConfig, THEIRS | {"top": 2}, "PyHessian takes no `--top`"),
+        (AnalysisConfig, THEIRS | {"eigmin": True}, "PyHessian takes no `--eigmin`"),
+        (AnalysisConfig, THEIRS | {"with_weight_decay": True}, "takes no `--with-weight-decay`"),
+        (AnalysisConfig, THEIRS | {"trace_method": "exact"}, "takes no `--trace-method exact`"),
     ],
 )
 def test_nonsense_is_refused_in_one_line(kind: Any, values: dict[str, Any], message: str) -> None:
