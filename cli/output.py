@@ -23,6 +23,10 @@ from rich.text import Text
 
 Row = dict[str, Any]
 
+WEIGHTS = (
+    "Which weights of a file: auto, ema, the key that they lie under, or the prefix of their "
+    "names with its dot (encoder.)."
+)
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 TITLES = {

@@ -10,12 +10,12 @@ import click
 from curvature.runs.checkpoint import export_safetensors, load_checkpoint
 from curvature.runs.describe import describe
 
-from .output import Output, number, output_options
+from .output import WEIGHTS, Output, number, output_options
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
-@click.option("--weights", default="auto", help="Which weights of a file with several: auto, ema.")
+@click.option("--weights", default="auto", help=WEIGHTS)
 @click.option(
     "--export",
     type=click.Path(path_type=Path, dir_okay=False),

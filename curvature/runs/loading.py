@@ -95,7 +95,8 @@ def _hint(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     for name in given:
         prefix = name.removesuffix(first)
         if prefix.endswith(".") and all(prefix + each in given for each in own):
-            return f"All its names are there after `{printable(prefix)}`: load with that `weights`."
+            shown = printable(prefix)
+            return f"All its names are there after `{shown}`: load with `--weights {shown}`."
     return "Name the model, width and number of classes that they were saved from."
 
 

@@ -134,7 +134,7 @@ def _choose(candidates: Mapping[_Path, Any], wanted: str) -> tuple[_Path, list[s
     elif wanted == "auto" or wanted.endswith("."):
         chosen = plain or ema
         if plain and ema:
-            notes = [f"there is an EMA copy too (`{printable('.'.join(ema[0]))}`): weights='ema'"]
+            notes = [f"there is an EMA copy too (`{printable('.'.join(ema[0]))}`): `--weights ema`"]
         elif ema:
             notes = ["these are averaged (EMA) weights: there are no others"]
         if len(chosen) > 1:

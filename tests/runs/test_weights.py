@@ -113,7 +113,7 @@ def test_an_average_is_told_and_can_be_asked_for(key: str) -> None:
     found = {"model": W, key: {"module": EMA}}
     state, notes = find_weights(found)
     assert weights_hash(state) == weights_hash(W)
-    assert f"there is an EMA copy too (`{key}.module`): weights='ema'" in notes
+    assert f"there is an EMA copy too (`{key}.module`): `--weights ema`" in notes
     assert weights_hash(find_weights(found, "ema")[0]) == weights_hash(EMA)
     assert weights_hash(find_weights(found, key)[0]) == weights_hash(EMA)
 
