@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,23 @@ from curvature.analysis import analyze as analyze_checkpoint
 from curvature.runs.checkpoint import load_checkpoint
 from curvature.runs.config import AnalysisConfig
 from curvature.runs.csv_table import write_csv
+from curvature.runs.files import require_file
 from curvature.runs.table import write_rows
 
 from .options import options_from
-from .output import Output, output_options
+from .output import WEIGHTS, Output, output_options
+
+TABLES = {".jsonl": write_rows, ".csv": write_csv}
 
 
 @click.command()
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Write the rows here: .jsonl, or .csv."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write the rows to this file, .jsonl or .csv; what it held is replaced.",
 )
-@click.option("--weights", default="auto", help="Which weights of a file with several: auto, ema.")
+@click.option("--weights", default="auto", help=WEIGHTS)
 @click.option(
     "--trust", is_flag=True, help="Import what the checkpoint itself names as module:callable."
 )
@@ -48,6 +55,9 @@ def analyze(
     Without --trace, --eigmax, --eigmin or --top, both Tr(H) and λ_max.
     """
     config = AnalysisConfig(**fields)
+    write = _writer(out)
+    for path in checkpoints:
+        require_file(path, "checkpoint")
     rows: list[Row] = []
     for path in checkpoints:
         checkpoint = load_checkpoint(path, weights=weights)
@@ -57,5 +67,19 @@ def analyze(
         found = [{"checkpoint": str(path), **row} for row in found]
         output.show(str(path), found)
         rows += found
-    if out:
-        (write_csv if out.suffix == ".csv" else write_rows)(out, rows)
+        write(rows)  # what is measured is safe, whatever becomes of the next
+
+
+def _writer(out: Path | None) -> Callable[[list[Row]], None]:
+    """What writes the rows to ``out``; a place that can't be written is refused at once."""
+    if out is None:
+        return lambda rows: None
+    table = TABLES.get(out.suffix.lower())
+    if table is None:
+        raise ValueError(f"`--out` takes a file in {' or '.join(TABLES)}, not `{out}`.")
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a directory; name a file to write.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise PermissionError(f"{out.parent} can't be written to.")
+    return lambda rows: table(out, rows)

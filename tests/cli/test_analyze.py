@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from curvature import datasets, models
 from curvature.datasets.batches import choose
 from curvature.runs.checkpoint import load_checkpoint, save_checkpoint
+from curvature.runs.csv_table import read_csv
 
 Curv = Callable[..., Result]
 FEW = ("--examples", 60, "--batch-size", 25, "--dtype", "float64")
@@ -209,3 +210,49 @@ def test_code_named_by_a_checkpoint_runs_only_when_trusted(
     assert not canary.exists()
     assert curv(*asked, "--trust").exit_code == 0
     assert canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("rows.parquet", "`--out` takes a file in .jsonl or .csv"), ("a.csv", "is a directory")],
+)
+def test_a_place_that_takes_no_rows_is_refused_before_the_work(
+    curv: Curv, checkpoint: Path, tmp_path: Path, name: str, says: str
+) -> None:
+    (tmp_path / "a.csv").mkdir()
+    result = curv("analyze", checkpoint, "--examples", 60, "--out", tmp_path / name)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert says in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_missing_checkpoint_is_refused_before_the_others_are_measured(
+    curv: Curv, checkpoint: Path, tmp_path: Path
+) -> None:
+    result = curv("analyze", checkpoint, tmp_path / "no.pt", "--examples", 60)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"curv: There is no checkpoint at {tmp_path / 'no.pt'}.\n"
+
+
+def test_what_is_measured_is_written_though_the_next_is_refused(
+    curv: Curv, checkpoint: Path, tmp_path: Path
+) -> None:
+    bad, out = tmp_path / "bad.pt", tmp_path / "rows.csv"
+    bad.write_bytes(b"no weights")
+    result = curv("analyze", checkpoint, bad, "--eigmax", "--examples", 60, "--out", out)
+    assert result.exit_code == 2
+    assert f"{bad} is not a checkpoint" in result.stderr
+    assert {row["metric"] for row in read_csv(out)} >= {"loss", "eigmax"}
+
+
+def test_names_under_a_prefix_are_found_as_the_refusal_says(
+    curv: Curv, checkpoint: Path, tmp_path: Path
+) -> None:
+    weights = {f"net.{k}": v for k, v in load_checkpoint(checkpoint).weights.items()}
+    torch.save({**weights, "criterion.weight": torch.ones(3)}, tmp_path / "a.pt")
+    asked = ("analyze", tmp_path / "a.pt", "--model", "mlp:hidden=8,depth=1", "--data", "digits")
+    refused = curv(*asked, "--eigmax", "--examples", 60)
+    assert "load with `--weights net.`" in refused.stderr
+    found = curv(*asked, "--eigmax", "--examples", 60, "--weights", "net.")
+    assert found.exit_code == 0, found.output
