@@ -138,18 +138,18 @@ def _bar(output: Output) -> Iterator[Callable[[Progress], None]]:
 
 def _show(result: TrainingResult, output: Output) -> None:
     output.answer(_as_json(result))
+    if result.status == "diverged":
+        output.say(
+            f"Diverged after step {result.step}: {result.message} The last finite weights are in "
+            f"{result.checkpoint}."
+        )
+        return
     whole = [row for row in result.rows if row["block"] is None or "mean" in row["block"]]
     for split in dict.fromkeys(row["analysis"] for row in whole):
         rows = [row for row in whole if row["analysis"] == split]
         output.show(f"{rows[0]['split']}: {rows[0]['data_name']}", rows)
     if result.status == "interrupted":
         output.say(f"Stopped after step {result.step}. The same command goes on from there.")
-        return
-    if result.status == "diverged":
-        output.say(
-            f"Diverged after step {result.step}: {result.message} The last finite weights are in "
-            f"{result.checkpoint}."
-        )
         return
     seconds = number(result.metrics.get("seconds"), 3)
     output.say(f"Trained in {seconds} s. Checkpoint: {result.checkpoint}")

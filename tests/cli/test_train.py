@@ -64,6 +64,7 @@ def test_a_divergence_is_said_and_no_failure(curv: Curv, tmp_path: Path) -> None
     assert "Diverged after step" in result.stderr
     assert "last finite weights" in result.stderr
     assert "Traceback" not in result.output
+    assert result.output.count("try a smaller `lr`") == 1
     answer = json.loads(
         curv("train", *QUICK, "--lr", "1e30", "--out", tmp_path, "--json", "--quiet").stdout
     )
