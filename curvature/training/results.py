@@ -53,6 +53,12 @@ def parts_to_evaluate(
             data = datasets.load(asked, "test", report=announce)
         if not isinstance(data, Dataset):
             raise ValueError(f"`{asked}` gives batches; to be evaluated it must be tensors.")
+        if asked in OWN_PARTS and _the_same(data, task.data):
+            announce(
+                f"No {asked} numbers: `{config.data}` has no {asked} part, it gives the training "
+                "data again."
+            )
+            continue
         if data.input_shape != task.data.input_shape:
             raise ValueError(
                 f"`{asked}` has inputs of shape {data.input_shape}, the training data have "
@@ -62,6 +68,10 @@ def parts_to_evaluate(
         spec, split = (config.data, asked) if own else (asked, "test")
         parts.append(Part(part_name(asked), spec, split, data.to(task.device)))
     return parts
+
+
+def _the_same(a: Dataset, b: Dataset) -> bool:
+    return len(a) == len(b) and a.hash == b.hash
 
 
 def final_rows(task: Task, checkpoint: Checkpoint, part: Part, message: str | None) -> list[Row]:

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -265,3 +266,16 @@ def test_a_missing_part_of_the_data_is_told_and_left_out(tmp_path: Path) -> None
     assert any(line.startswith("No val numbers: ") for line in said)
     assert {row["split"] for row in result.rows} == {"test"}
     assert "val_loss" not in result.history[-1]
+
+
+def test_training_data_are_never_called_a_test_part(tmp_path: Path) -> None:
+    whole = datasets.load("digits:validation=0,test=0", "train")
+    np.savez(tmp_path / "own.npz", x=whole.inputs, y=whole.targets)
+    said: list[str] = []
+    config = RunConfig(**QUICK, data=f"npz:{tmp_path / 'own.npz'}")
+    result = train(config, tmp_path / "runs", announce=said.append)
+    assert result.rows == ()
+    assert [line for line in said if "has no test part, it gives the training data again" in line]
+    parted = RunConfig(**QUICK, data=f"{config.data},validation=0.1,test=0.2")
+    rows = train(parted, tmp_path / "runs").rows
+    assert {row["split"] for row in rows} == {"val", "test"}
