@@ -55,7 +55,12 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig, *, trust: bool 
     elif config.examples or config.first:
         raise ValueError("`examples` and `first` need a data set of tensors, not batches.")
     model = models.build(config.model, **shape)
-    notes = (*checkpoint.notes, *load_weights(model, checkpoint.weights))
+    notes = [*checkpoint.notes, *load_weights(model, checkpoint.weights)]
+    if run and run.label_smoothing and config.loss == run.loss:
+        notes.append(
+            f"trained with label smoothing {run.label_smoothing:g}, measured without: "
+            f"`--loss cross_entropy:label_smoothing={run.label_smoothing:g}` counts it in"
+        )
     risk = EmpiricalRisk(
         model.to(resolve_device(config.device), _DTYPES[config.dtype]),
         config.loss,

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -256,3 +257,15 @@ def test_names_under_a_prefix_are_found_as_the_refusal_says(
     assert "load with `--weights net.`" in refused.stderr
     found = curv(*asked, "--eigmax", "--examples", 60, "--weights", "net.")
     assert found.exit_code == 0, found.output
+
+
+@pytest.mark.parametrize("loss", [(), ("--loss", "cross_entropy:label_smoothing=0.1")])
+def test_label_smoothing_of_the_training_is_told_where_it_is_left_out(
+    curv: Curv, checkpoint: Path, tmp_path: Path, loss: tuple[str, ...]
+) -> None:
+    there = load_checkpoint(checkpoint)
+    assert there.config is not None
+    smoothed = replace(there, config=replace(there.config, label_smoothing=0.1))
+    save_checkpoint(tmp_path / "a.pt", smoothed)
+    said = curv("analyze", tmp_path / "a.pt", "--eigmax", "--examples", 60, *loss).stderr
+    assert ("trained with label smoothing 0.1, measured without" in said) is not bool(loss)
