@@ -176,7 +176,7 @@ def _imported(name: str, kind: str) -> Callable[..., Any]:
         thing: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             thing = getattr(thing, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
         raise ValueError(f"The {kind} `{name}` can't be imported: {error}.") from error
     if not callable(thing):
         raise ValueError(f"The {kind} `{name}` is a {type(thing).__name__}, not a callable.")

@@ -126,6 +126,13 @@ def test_what_cannot_be_imported_is_refused(name: str, message: str) -> None:
         resolve(name, {}, "model")
 
 
+def test_a_module_with_a_mistake_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "curvature_test_broken.py").write_text("def f(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"invalid syntax \(curvature_test_broken.py, line 1\)"):
+        resolve("curvature_test_broken:f", {}, "model")
+
+
 def test_the_current_directory_is_importable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,7 +91,10 @@ def _load_pair(path: Path, split: str) -> tuple[bool, np.ndarray, np.ndarray, li
             x, y, of_all = _array_names(archive.files, split)
             return x not in _WHOLE, archive[x], archive[y], [archive[name] for name in of_all]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} can't be read as arrays: {error}.") from error
+        if isinstance(error, OSError) and error.strerror:
+            raise ValueError(f"{path} can't be read: {error.strerror}.") from error
+        why = "it is no NumPy file" if "pickled" in str(error) else str(error)
+        raise ValueError(f"{path} can't be read as arrays: {why}.") from error
 
 
 def _array_names(there: list[str], split: str) -> tuple[str, str, list[str]]:

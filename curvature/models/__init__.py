@@ -59,6 +59,11 @@ def build(
     """
     spec = names.parse(spec_text, MODELS)
     factory = names.resolve(spec.name, MODELS, "model")
+    if isinstance(factory, nn.Module):
+        raise TypeError(
+            f"`{spec.name}` is a {type(factory).__name__} itself; name a function or a class that "
+            "makes one."
+        )
     if spec.directory is not None:
         raise ValueError(
             f"`{spec.directory}` in `{spec_text}` is not an option; a model's are key=value."

@@ -63,6 +63,8 @@ def build(
     ours = make in OPTIMIZERS.values()
     asked: dict[str, Any] = _parsed(options)
     if rho is not None:
+        if "rho" in asked:
+            raise ValueError(f"`rho` is given twice: {rho:g}, and as an option {asked['rho']}.")
         asked["rho"] = rho
     given: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
     common: dict[str, Any] = {"clip_norm": clip_norm, "grad_scaler": grad_scaler}

@@ -140,6 +140,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "def told(input_shape, classes): return nn.Linear(input_shape[0], classes)\n"
         "def needy(width: int): return nn.Linear(4, width)\n"
         "def wrong(): return 3\n"
+        "made = nn.Linear(4, 3)\n"
         "class Net(nn.Linear):\n"
         "    def __init__(self, classes: int, bias: bool = True):\n"
         "        super().__init__(4, classes, bias)\n"
@@ -175,6 +176,7 @@ def test_a_stranger_gets_what_it_has_parameters_for(
         ("plain,depth=3", ValueError, "has no option `depth`"),
         ("absent", ValueError, "can't be imported"),
         ("wrong", TypeError, "gave a int, not a torch.nn.Module"),
+        ("made", TypeError, "`.*:made` is a Linear itself; name a function or a class"),
     ],
 )
 def test_a_strangers_mistake_is_named(

@@ -70,6 +70,7 @@ def test_anybodys_optimizer_is_built_and_wrapped() -> None:
         ("sam", {"options": ["base=adam", "momentum=0.9"]}, "no option `momentum`"),
         ("sam", {"options": ["adaptive"]}, "not of the form key=value"),
         ("sam", {"options": ["lr=0.3"]}, "`lr` is not an option"),
+        ("sam", {"options": ["rho=0.2"], "rho": 0.1}, "`rho` is given twice: 0.1, and"),
         ("sa-sgd", {"sa_variant": "paper"}, "poster or released, got 'paper'"),
         ("sasam", {}, "Did you mean `sa-sam`?"),
         ("torch.optim:Rprop", {"weight_decay": 0.1}, "has no weight decay"),
