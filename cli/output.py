@@ -27,6 +27,7 @@ WEIGHTS = (
     "Which weights of a file: auto, ema, the key that they lie under, or the prefix of their "
     "names with its dot (encoder.)."
 )
+PIPED_WIDTH = 200  # a file has no width, and a row that is folded can't be searched
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 TITLES = {
@@ -130,7 +131,10 @@ class Output:
             table.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
         for row in rows:
             table.add_row(*(Text(cell) for cell in _cells(row)))
-        Console(highlight=False).print(table)
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = PIPED_WIDTH
+        console.print(table)
         for message in dict.fromkeys(row["message"] for row in rows if row.get("message")):
             self.say(message)
 
