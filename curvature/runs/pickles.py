@@ -40,7 +40,7 @@ _UNREADABLE = (
 )
 _ALLOWED = re.compile(
     r"collections\.(OrderedDict|Counter)|_codecs\.encode|argparse\.Namespace|pathlib\.[\w.]+Path"
-    r"|numpy\.(dtype|(_core|core)\.multiarray\.scalar)|builtins\.(set|bytearray|complex)"
+    r"|numpy\.(dtype|ndarray|_?core\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer))|builtins\.(set|bytearray|complex)"
     r"|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2"
     r"|torch\.nn\.parameter\.Parameter|torch\.serialization\._get_layout"
     r"|torch\.(\w+Storage|storage\.\w+Storage|Size|Tensor|\w+Tensor|device|(b?float|q?u?int|complex)\d\w*|bool)"
@@ -96,9 +96,11 @@ def _check_zip(file: IO[bytes], path: Path) -> None:
 
 
 def _stand_ins() -> list[Any]:
-    """Inert classes under the names that often lie beside the weights: arguments, NumPy scalars."""
+    """Inert classes for what often lies beside the weights: arguments, paths, NumPy's objects."""
     found = ["argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath", "numpy.dtype"]
     found += ["numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"]
+    found += ["numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"]
+    found += ["numpy.ndarray", "numpy._core.numeric._frombuffer", "numpy.core.numeric._frombuffer"]
     found += ["pathlib._local.PosixPath", "pathlib._local.WindowsPath"]  # Python 3.13
     stand_ins: list[Any] = []
     for name in found:

@@ -207,7 +207,9 @@ def test_what_lies_harmlessly_beside_the_weights_is_not_refused(tmp_path: Path) 
 
     arguments = argparse.Namespace(lr=0.1, out=Path("runs"), best=np.float64(93.0))
     content = {"model": {"w": torch.ones(2)}, "args": arguments, "acc": np.float32(1.0)}
-    torch.save(content, tmp_path / "a.pt")
-    loaded = load_checkpoint(tmp_path / "a.pt")
-    assert list(loaded.weights) == ["w"]
-    assert "left aside `args`, `acc`" in loaded.notes
+    content |= {"numpy": np.random.RandomState(0).get_state(), "lr": np.ones(3)}  # as scripts do
+    for zipped in (True, False):
+        torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+        loaded = load_checkpoint(tmp_path / "a.pt")
+        assert list(loaded.weights) == ["w"]
+        assert "left aside `args`, `acc`, `numpy`, `lr`" in loaded.notes
