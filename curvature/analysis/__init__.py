@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from curvature.analysis.measured import Report, Row, describing_rows, measured_rows
 from curvature.analysis.subject import Subject, load_subject
 from curvature.measures.plan import Plan, plan
-from curvature.runs.checkpoint import Checkpoint
+from curvature.runs.checkpoint import Checkpoint, load_checkpoint
 from curvature.runs.config import AnalysisConfig
 
 __all__ = ["Row", "Subject", "analyze", "load_subject", "plan_of"]
 
 
 def analyze(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | str | os.PathLike[str],
     config: AnalysisConfig,
     *,
     trust: bool = False,
@@ -30,6 +31,8 @@ def analyze(
     Raises:
         ValueError: for what can't be measured. FloatingPointError: for weights that diverged.
     """
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = load_checkpoint(checkpoint)
     say = announce or (lambda line: None)
     subject = load_subject(checkpoint, config, trust=trust)
     for note in subject.notes:

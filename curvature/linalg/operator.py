@@ -71,6 +71,10 @@ class LinearOperator:
         return (self.size, self.size)
 
     def __matmul__(self, v: Tensor) -> Tensor:
+        if not isinstance(v, Tensor):
+            raise TypeError(
+                f"Expected a tensor, got {type(v).__name__}; for NumPy arrays use `to_scipy()`."
+            )
         if v.shape[:1] != (self.size,) or v.ndim > 2:
             raise ValueError(f"Expected {self.size} rows, got shape {tuple(v.shape)}.")
         if v.ndim == 1:
@@ -98,6 +102,15 @@ class LinearOperator:
         for term in self.terms[1:]:
             total = total + term @ v
         return total
+
+
+def require_operator(A: object) -> None:
+    """Refuse what is no operator, saying how one is made."""
+    if not isinstance(A, LinearOperator):
+        raise TypeError(
+            f"Expected an operator, got {type(A).__name__}: pass `curvature.hessian(model, loss, "
+            "data)`, or `LinearOperator.from_matrix(matrix)`."
+        )
 
 
 def dot(u: Tensor, v: Tensor) -> Tensor:

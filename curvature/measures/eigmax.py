@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from curvature.linalg import EigenEstimate, LinearOperator, lanczos, power_iteration
+from curvature.linalg.operator import require_operator
 from curvature.operators import RiskOperator
 
 Method = Literal["lanczos", "power"]
@@ -25,6 +26,9 @@ def eigmax(
     report: Report | None = None,
 ) -> EigenEstimate:
     """The largest eigenvalue, algebraically, to a relative error ``rtol``."""
+    if method not in get_args(Method):
+        raise ValueError(f"`method` is one of {', '.join(get_args(Method))}, not `{method}`.")
+    require_operator(A)
     generator = generator or torch.Generator().manual_seed(0)
     if method == "power":
         with _linearized(A) as A:
@@ -45,6 +49,7 @@ def eigmin(
     report: Report | None = None,
 ) -> EigenEstimate:
     """The smallest eigenvalue, algebraically: the most negative one where there is one."""
+    require_operator(A)
     generator = generator or torch.Generator().manual_seed(0)
     with _linearized(A) as A:
         return lanczos(
@@ -67,6 +72,7 @@ def eigenvalues(
     report: Report | None = None,
 ) -> tuple[EigenEstimate, ...]:
     """The ``k`` largest eigenvalues, repeated ones as often as they occur, by Lanczos."""
+    require_operator(A)
     generator = generator or torch.Generator().manual_seed(0)
     with _linearized(A) as A:
         return lanczos(

@@ -30,6 +30,10 @@ def performance(risk: EmpiricalRisk) -> Performance:
 
     Classification means logits (N, C) with class indices (N,).
     """
+    if not isinstance(risk, EmpiricalRisk):
+        raise TypeError(
+            f"Expected an `EmpiricalRisk(model, loss, data)`, got {type(risk).__name__}."
+        )
     found: list[tuple[Tensor, Tensor]] = []
     if risk.loss is not None:
         with risk.evaluating(), torch.no_grad():

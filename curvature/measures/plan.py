@@ -42,7 +42,7 @@ class Plan:
             parts.append(f"eigenvalues about {self.products} products ({duration(seconds)})")
         if self.trace_products:
             seconds = self.trace_products * self.product_seconds
-            parts.append(f"trace at least {self.trace_products:g} products ({duration(seconds)})")
+            parts.append(f"trace at least {duration(seconds)}")
         return "; ".join(parts) + "."
 
 

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 
 from curvature.linalg import LinearOperator, TraceEstimate, hutchinson_trace
+from curvature.linalg.operator import require_operator
 from curvature.measures.measured_trace import MeasuredTrace
 from curvature.measures.split_trace import exact_trace, refusal, split_trace
 from curvature.operators import RiskOperator
@@ -31,6 +32,7 @@ def trace(
     """
     if method not in get_args(Method):
         raise ValueError(f"`method` is one of {', '.join(get_args(Method))}, not `{method}`.")
+    require_operator(A)
     if rtol < 0 or max_passes < 2:
         raise ValueError(f"Expected `rtol` ≥ 0 and `max_passes` ≥ 2, got {rtol} and {max_passes}.")
     generator = generator or torch.Generator().manual_seed(0)
