@@ -31,7 +31,10 @@ types: $(SETUP)  ## Check types
 test: lint types  ## Set up, then check style and types and run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --quiet
 
+soak: $(SETUP)  ## Kill sweeps and trainings at twenty moments each: minutes
+	OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -m soak
+
 clean:  ## Remove what was set up
 	rm -rf .venv build demo dist *.egg-info
 
-.PHONY: help install demo lint types test clean
+.PHONY: help install demo lint types test soak clean

@@ -15,9 +15,10 @@ from curvature.statistics import compare as verdicts_on
 from curvature.statistics.settings import LARGER_IS_BETTER, SMALLER_IS_BETTER
 
 from .output import TITLES, Output, number, output_options
-from .tables import SOURCES, read_sources, selection_options, write_figure
+from .tables import SOURCES, read_sources, require_columns, selection_options, write_figure
 
 METRICS = ("accuracy", "trace", "eigmax")
+SETTING = ("run.optimizer", "run.lr", "run.weight_decay")
 CHOICES = (*LARGER_IS_BETTER, *SMALLER_IS_BETTER)
 
 
@@ -51,7 +52,9 @@ def compare(
     refused by name; a difference is named only where the seeds' spread can't explain it.
     """
     rows = read_sources(sources, conditions)
+    require_columns(rows, ("metric", "value", *SETTING))
     best = best_settings(rows, metric=choose_by)
+    _say_who_is_missing(rows, best, choose_by, output)
     chosen = at_best(rows, best)
     there = {row.get("metric") for row in chosen}
     metrics = metrics or tuple(m for m in METRICS if m in there)
@@ -76,11 +79,27 @@ def compare(
         write_figure(out, comparison(table, metrics=metrics), output)
 
 
+def _say_who_is_missing(
+    rows: Sequence[Row], best: Sequence[Row], choose_by: str, output: Output
+) -> None:
+    """Those of whom no setting came through: they are part of the answer too."""
+    there = {str(row["run.optimizer"]) for row in best}
+    swept = dict.fromkeys(str(row.get("run.optimizer")) for row in rows)
+    missing = [name for name in swept if name not in there]
+    if not best:
+        raise ValueError(
+            f"No setting of {', '.join(missing)} has a value of {choose_by} on the validation "
+            "data: all diverged or failed, so there is nothing to compare."
+        )
+    for name in missing:
+        output.say(f"{name}: no setting has a value of {choose_by} on the validation data.")
+
+
 def _mean_lines(means: Sequence[Row]) -> list[str]:
     cells = [
         (
             str(row["run.optimizer"]),
-            f"lr {row['run.lr']:g}",
+            "lr –" if row["run.lr"] is None else f"lr {row['run.lr']:g}",
             f"decay {row['run.weight_decay'] or 0:g}",
             _text(row["value"], row),
             f"[{_text(row['low'], row)}, {_text(row['high'], row)}]" if row["n"] > 1 else "",

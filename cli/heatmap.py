@@ -10,7 +10,7 @@ from curvature.statistics import select, summarize
 from curvature.statistics.intervals import STATISTICS
 
 from .output import Output, output_options
-from .tables import SOURCES, read_sources, selection_options, write_figure
+from .tables import SOURCES, read_sources, require_columns, selection_options, write_figure
 
 WIDTHS = {"single": 3.3, "double": 6.9}
 
@@ -54,7 +54,9 @@ def heatmap(
     from curvature.plots import caption_of
     from curvature.plots import heatmap as draw
 
-    rows = select(read_sources(sources, conditions), metric, on, block=block, analysis=analysis)
+    rows = read_sources(sources, conditions)
+    require_columns(rows, ("metric", "value"))
+    rows = select(rows, metric, on, block=block, analysis=analysis)
     table = summarize(rows, statistic=statistic)
     figure = draw(table, width=WIDTHS[width], title=title, caption=not no_caption)
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"heatmap-{metric}-{on}")

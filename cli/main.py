@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from curvature import __version__
+from curvature.runs.messages import harmless
 
 COMMANDS = {
     "train": "Train a network to a checkpoint.",
@@ -82,8 +83,8 @@ def one_line(error: BaseException) -> str:
     """An error's message on one line; a system error names its file."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}."
-    return " ".join(str(error).split())
+        return harmless(f"{where}{error.strerror}.")
+    return harmless(" ".join(str(error).split()))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -21,6 +21,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from curvature.runs.messages import harmless
+
 Row = dict[str, Any]
 
 WEIGHTS = (
@@ -88,9 +90,9 @@ class Output:
         self._answer = value
 
     def lines(self, lines: Sequence[str]) -> None:
-        """Text on stdout, as it is, unless there will be JSON."""
+        """Text on stdout, unless there will be JSON."""
         if not self._as_json:
-            click.echo("\n".join(lines))
+            click.echo("\n".join(map(harmless, lines)))
 
     def bar(self, left: ProgressColumn | None = None) -> Progress:
         """A bar with the time left, on stderr where that is a terminal."""
@@ -107,7 +109,7 @@ class Output:
     def say(self, line: str) -> None:
         """A remark, on stderr."""
         if not self._quiet:
-            self._stderr.print(Text(line), style="dim", soft_wrap=True)
+            self._stderr.print(Text(harmless(line)), style="dim", soft_wrap=True)
 
     def report(self, metric: str, interim: Any) -> None:
         """The current estimate ± its error, on the live line."""
@@ -126,11 +128,11 @@ class Output:
         self._rows += rows
         if self._as_json:
             return
-        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+        table = Table(title=Text(harmless(title)), title_justify="left", box=None, pad_edge=False)
         for heading, side in (("", "left"), ("value", "right"), ("±", "right"), ("how", "left")):
             table.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
         for row in rows:
-            table.add_row(*(Text(cell) for cell in _cells(row)))
+            table.add_row(*(Text(harmless(cell)) for cell in _cells(row)))
         console = Console(highlight=False)
         if not console.is_terminal:
             console.width = PIPED_WIDTH

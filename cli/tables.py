@@ -53,6 +53,13 @@ def read_sources(sources: Sequence[Path], conditions: Sequence[str] = ()) -> lis
     return where(rows, conditions)
 
 
+def require_columns(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """Refuse a table in which no row has one of the columns."""
+    missing = [name for name in columns if not any(name in row for row in rows)]
+    if missing and rows:
+        raise ValueError(f"The table has no column {' and no '.join(missing)}, which is needed.")
+
+
 def read_histories(sources: Sequence[Path]) -> list[Row]:
     """The rows of training in folders of runs, each with the fields of its run."""
     rows: list[Row] = []
@@ -62,6 +69,8 @@ def read_histories(sources: Sequence[Path]) -> list[Row]:
             config: dict[str, Any] = {}
             if folder.config_file.exists():
                 config = read_json(folder.config_file, "config of a run").get("config") or {}
+            if not isinstance(config, dict):
+                raise ValueError(f"{folder.config_file}: its `config` is not a table.")
             about = {
                 f"run.{name}": " ".join(map(str, value)) if isinstance(value, list) else value
                 for name, value in config.items()

@@ -128,6 +128,10 @@ def _ours(found: dict[str, Any], wanted: str, contents: Contents) -> Checkpoint:
         if name in found and not isinstance(found[name], kinds):
             raise ValueError(f"its `{name}` is a {type(found[name]).__name__}: damaged or edited")
     values = {name: found[name] for name in _KINDS if name in found}
+    if not _is_optimizer_state(values.get("optimizer")):
+        raise ValueError("its `optimizer` is no optimizer's state dict: damaged or edited")
+    if not all(isinstance(state, Tensor) for state in values.get("random_states", {}).values()):
+        raise ValueError("its `random_states` are not all tensors: damaged or edited")
     if values.get("config") is not None:
         values["config"] = RunConfig.from_dict(values["config"])
     if wanted not in ("auto", "weights"):
@@ -138,6 +142,19 @@ def _ours(found: dict[str, Any], wanted: str, contents: Contents) -> Checkpoint:
         raise ValueError("its `weights` are not all named tensors, or there are none")
     values |= {"format": number, "notes": tuple(contents.notes)}
     return Checkpoint(**values)
+
+
+def _is_optimizer_state(found: Any) -> bool:
+    """{"state": {…: {…}}, "param_groups": [{…}, …]}, or None."""
+    if found is None:
+        return True
+    state, groups = found.get("state"), found.get("param_groups")
+    return (
+        isinstance(state, Mapping)
+        and all(isinstance(entry, Mapping) for entry in state.values())
+        and isinstance(groups, list)
+        and all(isinstance(group, Mapping) for group in groups)
+    )
 
 
 def _plain(value: Any, where: str) -> Any:

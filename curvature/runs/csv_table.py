@@ -11,7 +11,7 @@ from typing import Any
 
 from curvature.runs.files import require_file, write_text
 from curvature.runs.messages import printable
-from curvature.runs.rows import NUMBERS, Row, columns, plain_row
+from curvature.runs.rows import Row, columns, plain_row, refuse_text_for_numbers
 
 TEXT = frozenset(  # an id of digits only is no number
     (
@@ -82,10 +82,12 @@ def _check_header(header: list[str], path: Path) -> None:
 def _row(header: list[str], cells: list[str], where: str) -> Row:
     if len(cells) != len(header):
         raise ValueError(f"{where}: {len(cells)} cells, where the header has {len(header)}.")
-    return {name: _value(name, cell, where) for name, cell in zip(header, cells, strict=True)}
+    row = {name: _value(name, cell) for name, cell in zip(header, cells, strict=True)}
+    refuse_text_for_numbers(row, where)
+    return row
 
 
-def _value(name: str, cell: str, where: str) -> Any:
+def _value(name: str, cell: str) -> Any:
     text = cell.strip()
     if not text:
         return None
@@ -97,6 +99,4 @@ def _value(name: str, cell: str, where: str) -> Any:
         return int(text)
     if _NUMBER.fullmatch(text) and math.isfinite(float(text)):
         return float(text)
-    if name in NUMBERS:
-        raise ValueError(f"{where}: `{name}` is `{printable(text)}`, not a number; leave it empty.")
     return cell

@@ -5,10 +5,15 @@ import os
 import secrets
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from curvature.runs.messages import one_line
+
+
+class CannotWriteError(OSError):
+    """No room, no right, no folder: the file isn't there, or is what it was before."""
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -42,16 +47,23 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], object
         with path.open("wb") as file:
             write(file)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise CannotWriteError(
+            error.errno, f"can't be written ({error.strerror})", str(path)
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder itself is out of reach
+            temporary.unlink(missing_ok=True)
 
 
 def require_file(path: Path, what: str, *, empty: bool = False) -> None:

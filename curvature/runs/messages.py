@@ -5,8 +5,13 @@ from collections.abc import Iterable
 
 def printable(name: object) -> str:
     """A stranger's text fit for a message: one line, no control characters, not too long."""
-    text = "".join(c if c.isprintable() else "?" for c in str(name))
+    text = harmless(str(name))
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+def harmless(line: str) -> str:
+    """One line without control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def one_line(error: BaseException) -> str:

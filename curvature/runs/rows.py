@@ -22,11 +22,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from curvature import names
+from curvature.runs.messages import printable
 
 Row = dict[str, Any]
 
 KEY = ("run", "analysis", "metric", "step", "block", "probe", "index")
 NUMBERS = ("value", "standard_error", "sampling_error", "residual", "low", "high", "n")
+COUNTS = ("step", "passes", "seconds", "parameters", "examples", "batch_size")
+SETTINGS = ("run.lr", "run.weight_decay", "run.rho", "run.seed")
 COLUMNS = (
     *KEY,
     *NUMBERS,
@@ -72,6 +75,15 @@ def plain_row(row: Mapping[str, Any]) -> Row:
     return plain
 
 
+def refuse_text_for_numbers(row: Mapping[str, Any], where: str) -> None:
+    """Of a row that was read: what is calculated with must be finite numbers, or None."""
+    for name in (*NUMBERS, *COUNTS, *SETTINGS):
+        value = row.get(name)
+        if value is not None and not _is_number(value):
+            found = printable(value) if isinstance(value, str) else printable(repr(value))
+            raise ValueError(f"{where}: `{name}` is `{found}`, not a number; leave it empty.")
+
+
 def measured_on(data: str, split: str, own: str | None) -> str:
     """What a row's `on` says: of the run's own data the split, else the data, without its place.
 
@@ -82,6 +94,13 @@ def measured_on(data: str, split: str, own: str | None) -> str:
     """
     name = _portable(data)
     return split if own is not None and name == _portable(own) else name
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # JSON's whole numbers may be beyond any float
+        return False
 
 
 def _portable(spec: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from curvature.runs.csv_table import read_csv, write_csv
 from curvature.runs.files import require_file, write_text, write_whole
 from curvature.runs.messages import one_line, printable
-from curvature.runs.rows import KEY, Row, columns, plain_row
+from curvature.runs.rows import KEY, Row, columns, plain_row, refuse_text_for_numbers
 
 __all__ = [
     "HISTORY",
@@ -100,6 +100,7 @@ def _parsed(line: str, where: str) -> Row:
     for name, value in row.items():
         if isinstance(value, dict | list):
             raise ValueError(f"{where}: a row is flat, but `{printable(name)}` holds more values.")
+    refuse_text_for_numbers(row, where)
     return row
 
 

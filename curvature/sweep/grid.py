@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from math import prod
 
 from curvature.runs.config import RunConfig
 
 Values = Mapping[str | None, Sequence[float]]  # by optimizer; None: of all that have none of theirs
 
+MOST = 100_000  # runs of a sweep, each a folder
 TAKE_RHO = ("sam",)  # sa-sam has a radius of its own
 
 
@@ -28,6 +30,15 @@ def grid(
         raise ValueError(f"A sweep has at least 1 seed, got {seeds}.")
     for what, values in (("lr", lr), ("weight_decay", weight_decay), ("rho", rho)):
         _refuse_strangers(what, values or {}, optimizers)
+    count = seeds * sum(
+        prod(len(_of(name, values)) or 1 for values in (lr, weight_decay, rho))
+        for name in optimizers
+    )
+    if count > MOST:
+        raise ValueError(
+            f"The grid has {count:,} runs, and a sweep takes {MOST:,} at most: give fewer values "
+            "or seeds, or sweep parts of it into one folder."
+        )
     configs = [
         replace(base, optimizer=name, lr=eta, weight_decay=decay, rho=radius, seed=base.seed + i)
         for i in range(seeds)

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from curvature.runs.files import CannotWriteError
 from curvature.sweep.local import LocalExecutor
 from curvature.sweep.progress import Clock, SweepProgress, progress
 from curvature.sweep.work import Outcome, Work, message_of, on_disk, perform, record_failure
@@ -83,6 +84,8 @@ class Run:
 
     def _collect(self, work: Work, future: Any, begun: float) -> None:
         error = future.exception()
+        if isinstance(error, CannotWriteError):
+            raise error
         outcome = Outcome("failed", _why(error), again=True) if error else future.result()
         if outcome is None:
             self._elsewhere[work] = time.monotonic()

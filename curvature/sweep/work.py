@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curvature.runs.config import AnalysisConfig, RunConfig
-from curvature.runs.files import read_json, write_text
+from curvature.runs.files import CannotWriteError, read_json, write_text
 from curvature.runs.folder import FINISHED, RunFolder, part_name
 from curvature.runs.table import Row, read_rows, write_rows
 from curvature.sweep.absent import absent_evaluation, absent_measures
@@ -131,6 +131,8 @@ def perform(work: Work, *, again: bool = False) -> Outcome | None:
             if work.analysis is None:
                 return doing.train_run(work)
             return doing.analyze_run(work, work.analysis)
+        except CannotWriteError:  # not this run's fault: the sweep ends, and goes on another time
+            raise
         except Exception as error:
             write_text(work.folder.path / TRACEBACK, traceback.format_exc())
             return Outcome("failed", message_of(error), again=_is_out_of_memory(error))

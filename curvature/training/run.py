@@ -11,6 +11,7 @@ from curvature.datasets.dataset import Dataset
 from curvature.devices import resolve_device
 from curvature.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from curvature.runs.config import RunConfig
+from curvature.runs.files import CannotWriteError
 from curvature.runs.folder import FINISHED, RunFolder
 from curvature.runs.table import read_rows, write_rows
 from curvature.training.loop import Callback, Ending, Hooks, end_epoch, run_steps
@@ -154,7 +155,7 @@ def _recorded(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
+        stopped = isinstance(error, KeyboardInterrupt | CannotWriteError)
         about = {} if stopped else {"message": f"{type(error).__name__}: {error}"}
         folder.set_status("interrupted" if stopped else "failed", **about)
         raise

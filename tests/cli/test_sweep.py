@@ -100,3 +100,35 @@ def test_bad_options_are_one_line_and_exit_code_2(
     assert len(result.stderr.strip().splitlines()) == 1
     assert words in result.stderr
     assert not out.exists()
+
+
+def numbers(count: int) -> str:
+    return ",".join(f"{0.001 * (i + 1):.4g}" for i in range(count))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--lr", numbers(1000), "--weight-decay", numbers(1000)), "The grid has 1,000,000 runs"),
+        (("--seeds", 10**9), "The grid has 1,000,000,000 runs"),
+        (("--lr", "-1"), "`lr` must be above 0"),
+        (("--lr", "0.1,nan"), "`lr` must be finite"),
+        (("--lr", "inf"), "`lr` must be finite"),
+        (("--lr", "0"), "`lr` must be above 0"),
+        (("--lr", "1e999"), "`lr` must be finite"),
+        (("--weight-decay", "-0.1"), "`weight_decay` must be at least 0"),
+        (("--optimizers", "sam", "--rho", "-1"), "`rho` must be"),
+        (("--seed", -1), "`seed` must be at least 0"),
+        (("--lr", ""), "none"),
+        (("--optimizers", ""), "empty"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_an_absurd_grid_is_refused_at_once(
+    options: tuple[Any, ...], says: str, dry: tuple[str, ...], curv: Curv, tmp_path: Path
+) -> None:
+    result = curv("sweep", *options, *dry, "--out", tmp_path / "sweep")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.output
+    assert says in result.stderr
+    assert list(tmp_path.iterdir()) == []

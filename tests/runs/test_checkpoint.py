@@ -150,6 +150,12 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         ({"config": [1]}, "its `config` is a list"),
         ({"epoch": "three"}, "its `epoch` is a str"),
         ({"status": None}, "its `status` is a NoneType"),
+        ({"optimizer": {}}, "no optimizer's state dict"),
+        ({"optimizer": {"state": 3, "param_groups": []}}, "no optimizer's state dict"),
+        ({"optimizer": {"state": {0: 3}, "param_groups": []}}, "no optimizer's state dict"),
+        ({"optimizer": {"state": {}, "param_groups": [3]}}, "no optimizer's state dict"),
+        ({"optimizer": {"state": {}, "param_groups": "x"}}, "no optimizer's state dict"),
+        ({"random_states": {"torch": 3}}, "`random_states` are not all tensors"),
     ],
 )
 def test_an_edited_file_is_refused(tmp_path: Path, change: dict, message: str) -> None:

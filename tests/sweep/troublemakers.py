@@ -62,3 +62,31 @@ class Tells(_SGD):
             with self.marker.open("a") as file:
                 file.write(f"{self.param_groups[0]['lr']}\n")
         return super().step(closure)
+
+
+class LacksMemory(_SGD):
+    """Adds a line to the marker at each try."""
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        with self.marker.open("a") as file:
+            file.write("tried\n")
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+class LacksMemoryForReal(_SGD):
+    """Asks the CPU's allocator for a pebibyte."""
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        with self.marker.open("a") as file:
+            file.write("tried\n")
+        torch.zeros(2**50, dtype=torch.uint8)
+
+
+class LackedMemory(_SGD):
+    """At the first try."""
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        if not self.marker.is_file():
+            self.marker.touch()
+            raise MemoryError
+        return super().step(closure)
