@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from curvature import datasets, models, names
 from curvature._version import __version__
@@ -54,7 +55,7 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig, *, trust: bool 
         batches = list(fixed(data, config.batch_size))
     elif config.examples or config.first:
         raise ValueError("`examples` and `first` need a data set of tensors, not batches.")
-    model = models.build(config.model, **shape)
+    model = _empty_network(checkpoint, config, shape)
     notes = [*checkpoint.notes, *load_weights(model, checkpoint.weights)]
     if run and run.label_smoothing and config.loss == run.loss:
         notes.append(
@@ -80,6 +81,17 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig, *, trust: bool 
         "weight_decay_counted": weight_decay,
     }
     return Subject(risk, about, weight_decay, (*notes, *risk.notes))
+
+
+def _empty_network(
+    checkpoint: Checkpoint, config: AnalysisConfig, shape: dict[str, Any]
+) -> nn.Module:
+    """The model, to load the weights into: in float64 where both they and the analysis are."""
+    assert config.model is not None
+    generator = torch.Generator().manual_seed(config.seed)  # not the caller's random state
+    model = models.build(config.model, **shape, generator=generator)
+    double = any(weight.dtype == torch.float64 for weight in checkpoint.weights.values())
+    return model.double() if double and config.dtype == "float64" else model
 
 
 def _asked(checkpoint: Checkpoint, config: AnalysisConfig, trust: bool) -> dict[str, Any]:

@@ -27,6 +27,7 @@ _PROBES = 4
 _STEPS = (1e-3, 3e-4, 3e-3, 1e-4, 1e-5)
 _ALLOWED = 0.05  # error of a second difference, as a share of its deviation over the probes
 _PASSES = 2  # before there is a standard error
+_DEGREES = 8  # of freedom, before it is believed
 
 
 def own_blocks_are_zero(risk: EmpiricalRisk, generator: torch.Generator) -> bool:
@@ -91,6 +92,11 @@ class FunctionalTrace:
     def variance(self) -> float:
         """Of the probes."""
         return self.draws.variance()
+
+    @property
+    def is_young(self) -> bool:
+        """Too few draws to believe a small variance, which would be left at that."""
+        return self.draws.per_unit > 0 and len(self.risk.batches) * (self.passes - 1) < _DEGREES
 
     def advance(self) -> None:
         """A probe for every batch; two the first time."""

@@ -50,6 +50,11 @@ class _Parts:
     R: FunctionalTrace | None
     shown: bool = False
 
+    @property
+    def is_young(self) -> bool:
+        """Part of the error is hardly known yet."""
+        return self.R is not None and self.R.is_young
+
     def estimate(self, rtol: float) -> MeasuredTrace:
         parts = [part for part in (self.G, self.R) if part is not None]
         value = self.known + math.fsum(part.value() for part in parts)
@@ -63,7 +68,7 @@ class _Parts:
             math.sqrt(variance),
             passes=math.fsum(part.passes for part in parts),
             degrees=degrees,
-            converged=precise_enough(value, variance, degrees, rtol),
+            converged=not self.is_young and precise_enough(value, variance, degrees, rtol),
             method="split: " + ", ".join(methods),
             sampling_error=self.G.sampling_error() if self.G and not self.R else None,
             blocks=self.G.blocks() if self.G and not self.R and not self.known else None,
@@ -122,7 +127,9 @@ def exact_trace(
 def _advance_one(parts: _Parts, wanted: float) -> None:
     """One pass for the part that gains most; of tr(G) no more of one than is ``wanted``."""
     G, R = parts.G, parts.R
-    if G is not None and (R is None or _gain(G) >= _gain(R)):
+    if R is not None and parts.is_young:
+        R.advance()
+    elif G is not None and (R is None or _gain(G) >= _gain(R)):
         G.advance(G.budget_for(max(0.0, wanted - (R.variance() if R else 0.0))))
     else:
         assert R is not None

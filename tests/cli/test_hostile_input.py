@@ -166,7 +166,7 @@ def test_a_column_that_is_missing(column: str, curv: Curv) -> None:
             del line[place]
 
     Path("a.csv").write_text(edited(drop))
-    for name in ("compare", "table", *(["heatmap"] if column in NEEDED else [])):
+    for name in ("compare", *(["heatmap"] if column in NEEDED else [])):
         done = curv(name, "a.csv")
         if column in NEEDED and name == "compare":
             assert_refused(done, f"The table has no column {column}")
@@ -174,7 +174,7 @@ def test_a_column_that_is_missing(column: str, curv: Curv) -> None:
             assert_refused(done)
 
 
-@pytest.mark.parametrize("value", ["", "abc", "-5", "1e400", "true", EVIL])
+@pytest.mark.parametrize("value", ["", "abc", "1e400", EVIL])
 @pytest.mark.parametrize("column", ["value", "run.lr", "step"])
 def test_text_where_numbers_are(column: str, value: str, curv: Curv) -> None:
     def put(cells: list[list[str]]) -> None:
