@@ -44,7 +44,6 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig, *, trust: bool 
     analysis = config.id  # of what was typed
     config = replace(config, **_asked(checkpoint, config, trust))
     assert config.data is not None
-    assert config.model is not None
     data = datasets.load(config.data, config.split)
     shape: dict[str, Any] = {}
     batches: Any = data

@@ -57,7 +57,7 @@ def test_any_number_of_threads_gives_the_same_rows() -> None:
         found = []
         for number in (1, 2):
             torch.set_num_threads(number)
-            found.append(rows_of(checkpoint()))
+            found.append(rows_of(checkpoint(), examples=10))
     finally:
         torch.set_num_threads(threads)
     assert_same(found[1], found[0])

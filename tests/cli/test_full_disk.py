@@ -22,7 +22,7 @@ Curv = Callable[..., Result]
 TRAIN = ("train", "--model", "mlp:hidden=8,depth=1", "--epochs", 2, "--batch-size", 500, "--quiet")
 SWEEP = (
     *("sweep", "--model", "mlp:hidden=8,depth=1", "--steps", 3, "--batch-size", 500),
-    *("--examples", 20, "--max-passes", 8, "--max-products", 4, "--lr", "0.1,1e38", "--quiet"),
+    *("--examples", 20, "--max-passes", 8, "--max-products", 4, "--lr", "0.1", "--quiet"),
     *("--products", "plain"),
 )
 
@@ -98,7 +98,7 @@ def test_a_sweep_ends_and_blames_no_run(on_disk: Any, curv: Curv) -> None:
     disk = Disk()
     assert on_disk(disk, *SWEEP, "--out", "whole").exit_code == 0
     expected = timeless(read_table("whole"))
-    assert {row["status"] for row in expected} == {"ok", "diverged"}
+    assert {row["status"] for row in expected} == {"ok"}
     for number in range(1, disk.files + 1):
         root = Path(str(number))
         full = Disk(number, stays=number % 2 == 0)
