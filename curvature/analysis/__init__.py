@@ -8,10 +8,11 @@ from collections.abc import Callable
 from curvature.analysis.measured import Report, Row, describing_rows, measured_rows
 from curvature.analysis.subject import Subject, load_subject
 from curvature.measures.plan import Plan, plan
+from curvature.operators import RiskOperator, hessian
 from curvature.runs.checkpoint import Checkpoint, load_checkpoint
 from curvature.runs.config import AnalysisConfig
 
-__all__ = ["Row", "Subject", "analyze", "load_subject", "plan_of"]
+__all__ = ["Row", "Subject", "analyze", "load_subject", "operator_of", "plan_of"]
 
 
 def analyze(
@@ -38,17 +39,27 @@ def analyze(
     for note in subject.notes:
         say(note)
     rows = describing_rows(subject)
-    say(str(plan_of(subject, config)))
-    rows += measured_rows(subject, config, report or (lambda metric, interim: None))
+    H = operator_of(subject, config)
+    say(str(plan_of(H, config)))
+    rows += measured_rows(H, config, report or (lambda metric, interim: None))
     return [{**row, **subject.provenance} for row in rows]
 
 
-def plan_of(subject: Subject, config: AnalysisConfig) -> Plan:
+def operator_of(subject: Subject, config: AnalysisConfig) -> RiskOperator:
+    """The Hessian as it is asked for; its way of forming products is chosen once."""
+    return hessian(
+        subject.risk,
+        weight_decay=subject.weight_decay,
+        memory=config.memory_bytes,
+        plain=config.products == "plain",
+    )
+
+
+def plan_of(H: RiskOperator, config: AnalysisConfig) -> Plan:
     """What the measurements will cost, from products with a few of the examples."""
     return plan(
-        subject.risk,
+        H,
         trace=config.wants_trace,
         by_parts=config.trace_method != "hutchinson" and config.backend == "curvature",
         eigenvalues=(config.top if config.wants_eigmax else 0) + config.eigmin,
-        memory=config.memory_bytes,
     )

@@ -17,7 +17,7 @@ from curvature.measures.eigmax import eigenvalues, eigmax, eigmin
 from curvature.measures.norms import norms
 from curvature.measures.performance import performance
 from curvature.measures.trace import Method, trace
-from curvature.operators import RiskOperator, hessian
+from curvature.operators import RiskOperator
 from curvature.runs.config import AnalysisConfig
 
 Row = dict[str, Any]
@@ -44,15 +44,9 @@ def describing_rows(subject: Subject) -> list[Row]:
     ]
 
 
-def measured_rows(subject: Subject, config: AnalysisConfig, report: Report) -> list[Row]:
+def measured_rows(H: RiskOperator, config: AnalysisConfig, report: Report) -> list[Row]:
     """A row for each curvature asked for; one that diverged doesn't hold up the others."""
     ours = config.backend == "curvature"
-    H = hessian(
-        subject.risk,
-        weight_decay=subject.weight_decay,
-        memory=config.memory_bytes,
-        plain=config.products == "plain",
-    )
     wanted: list[tuple[str, bool, Callable[..., list[Row]]]] = [
         ("eigmax", config.wants_eigmax, _eigmax if ours else _pyhessian_eigmax),
         ("eigmin", config.eigmin and ours, _eigmin),

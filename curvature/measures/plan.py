@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 
 from curvature.derivatives.cost import measured
-from curvature.empirical_risk import EmpiricalRisk
 from curvature.linalg.hutchinson import MIN_PASSES
 from curvature.losses import examples_in
 from curvature.measures.split_trace import refusal
@@ -46,19 +45,12 @@ class Plan:
         return "; ".join(parts) + "."
 
 
-def plan(
-    risk: EmpiricalRisk,
-    *,
-    trace: bool,
-    eigenvalues: int,
-    by_parts: bool = True,
-    memory: float | None = None,
-) -> Plan:
+def plan(H: RiskOperator, *, trace: bool, eigenvalues: int, by_parts: bool = True) -> Plan:
     """Time a product on a few examples, and count what autograd keeps for it.
 
-    ``by_parts``: the trace is split, where it can be. ``memory``: for graphs that are kept.
+    ``by_parts``: the trace is split, where it can be.
     """
-    H = RiskOperator(risk, "hessian", memory=memory)
+    risk = H.risk
     batch = next(iter(risk.batches))
     few = risk.few(batch, PROBED)
     examples = examples_in(few[1] if isinstance(few, tuple) else few)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from curvature.analysis import load_subject, plan_of
+from curvature.analysis import load_subject, operator_of, plan_of
 from curvature.devices import resolve_device
 from curvature.runs.checkpoint import Checkpoint
 from curvature.runs.folder import part_name
@@ -61,7 +61,7 @@ def measure(works: Sequence[Work]) -> Costs:
         begun = time.perf_counter()
         subject = load_subject(start, analysis, trust=True)
         loaded = time.perf_counter() - begun
-        plan = plan_of(subject, analysis)
+        plan = plan_of(operator_of(subject, analysis), analysis)
         products = plan.products + plan.trace_products
         analyses[analysis.id] = loaded + plan.product_seconds * products
     return Costs(

@@ -65,7 +65,7 @@ def test_any_operator_will_do() -> None:
 def test_kept_graphs_are_counted_in_the_plan() -> None:
     risk = operator().risk
     sizes = [
-        plan(risk, trace=False, eigenvalues=k, memory=m).memory_bytes
+        plan(RiskOperator(risk, "hessian", memory=m), trace=False, eigenvalues=k).memory_bytes
         for k, m in ((0, None), (1, 0), (1, None))
     ]
     assert sizes == sorted(sizes)
