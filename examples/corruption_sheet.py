@@ -5,7 +5,7 @@
 Left of each row is the clean image (number IMAGE of the test images; 0 where none is given).
 """
 
-import sys
+import argparse
 
 import matplotlib
 import numpy as np
@@ -24,7 +24,12 @@ def sheet(image: np.ndarray, index: int) -> np.ndarray:
 
 
 def main() -> None:
-    directory, path, index = sys.argv[1], sys.argv[2], int((*sys.argv[3:], 0)[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory", help="where CIFAR-10 lies")
+    parser.add_argument("path", help="the picture to write")
+    parser.add_argument("index", nargs="?", type=int, default=0, help="which test image")
+    args = parser.parse_args()
+    directory, path, index = args.directory, args.path, args.index
     data = load(f"cifar10:{directory}", "test")
     picture = sheet(data.inputs[index].permute(1, 2, 0).numpy(), index)
 

@@ -47,3 +47,12 @@ def test_a_language_model_gives_the_same_from_python_and_from_the_command_line(
     sys.modules.pop("language_model")
     assert result.exit_code == 0, result.output
     assert number("λ_max", printed) == pytest.approx(number("λ_max", result.output), rel=1e-4)
+
+
+def test_the_sheet_of_corruptions_is_drawn(
+    real_cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheet = tmp_path / "sheet.png"
+    monkeypatch.setattr(sys, "argv", ["corruption_sheet.py", str(real_cifar10), str(sheet)])
+    runpy.run_path(str(EXAMPLES / "corruption_sheet.py"), run_name="__main__")
+    assert sheet.read_bytes().startswith(b"\x89PNG")
