@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
+TESTED := .venv/.tested
 
 help:  ## Show what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -10,6 +11,10 @@ install: $(SETUP)  ## Set up .venv with the versions that were tested
 
 $(SETUP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(TESTED): $(SETUP)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
@@ -21,17 +26,17 @@ demo: $(SETUP)  ## Six optimizers over learning rate and weight decay, to figure
 	$(BIN)/curv compare demo/runs --metric accuracy --metric trace --metric eigmax --out demo/comparison.png
 	$(BIN)/curv report demo/runs --made-by 'make demo' --out demo/report.html
 
-lint: $(SETUP)  ## Check style and formatting
+lint: $(TESTED)  ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(SETUP)  ## Check types
+types: $(TESTED)  ## Check types
 	$(BIN)/mypy
 
 test: lint types  ## Set up, then check style and types and run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --quiet
 
-soak: $(SETUP)  ## Kill sweeps and trainings at twenty moments each: minutes
+soak: $(TESTED)  ## Kill sweeps and trainings at twenty moments each: minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -m soak
 
 clean:  ## Remove what was set up
