@@ -8,7 +8,8 @@ A row is a flat dict: one number with all that is needed to read it. An absent c
     passes, seconds, method, converged                 what it cost, how it was got
     products                                           how products with the Hessian were formed
     status, message                                    ok, diverged (value is None) or failed; why
-    on                      test, val, train of the run's own data; else the other data's name
+    on                      test, val, train of the run's own data; else the other data's name,
+                            with the split where that isn't test
     pooled_over             kinds of examples measured as one: `corruption, severity`
     checkpoint (its path), checkpoint_hash, model, parameters, data, data_name, data_hash, split,
     examples, loss, reduction, batchnorm, weight_decay_counted, batch_size, device, dtype, tf32,
@@ -91,9 +92,13 @@ def measured_on(data: str, split: str, own: str | None) -> str:
     'test'
     >>> measured_on("cifar10c:/data,severity=1", "test", "cifar10:/data")
     'cifar10c:severity=1'
+    >>> measured_on("cifar10:/data", "train", None)
+    'cifar10 train'
     """
     name = _portable(data)
-    return split if own is not None and name == _portable(own) else name
+    if own is not None and name == _portable(own):
+        return split
+    return name if split == "test" else f"{name} {split}"
 
 
 def _is_number(value: Any) -> bool:
