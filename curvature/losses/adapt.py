@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curvature import names
-from curvature.losses.bundled import LOSSES, bce, cross_entropy, huber, mse, nll
+from curvature.losses.bundled import bce, cross_entropy, huber, mse, nll
 from curvature.losses.loss import Loss
+from curvature.losses.named import LOSSES
 
 _FUNCTIONS: dict[Callable[..., Any], Callable[..., Loss]] = {
     F.cross_entropy: cross_entropy,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -225,12 +225,3 @@ def _same_shape(outputs: Tensor, targets: Tensor, name: str) -> None:
             f"`{name}` needs targets in the outputs' shape {tuple(outputs.shape)}, got "
             f"{tuple(targets.shape)}: broadcasting would compare every output with every target."
         )
-
-
-LOSSES: dict[str, Callable[..., Loss]] = {
-    "cross_entropy": cross_entropy,
-    "mse": mse,
-    "bce": bce,
-    "huber": huber,
-    "nll": nll,
-}
