@@ -52,6 +52,7 @@ def operator_of(subject: Subject, config: AnalysisConfig) -> RiskOperator:
         weight_decay=subject.weight_decay,
         memory=config.memory_bytes,
         plain=config.products == "plain",
+        differences=config.products == "differences",
     )
 
 

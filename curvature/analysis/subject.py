@@ -59,6 +59,8 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig, *, trust: bool 
     notes = [*checkpoint.notes]
     if not _is_its_own(config.model, checkpoint):
         notes += load_weights(model, checkpoint.weights)
+    elif any(w.is_floating_point() and w.itemsize < 4 for w in checkpoint.weights.values()):
+        notes.append(f"the half-precision weights are analysed in {config.dtype}")
     if run and run.label_smoothing and config.loss == run.loss:
         notes.append(
             f"trained with label smoothing {run.label_smoothing:g}, measured without: "

@@ -15,7 +15,7 @@ def next_token(*, ignore_index: int = -100) -> Loss:
 
 
 def each_token(*, ignore_index: int = -100) -> Loss:
-    """Cross-entropy of logits (N, T, C) and labels (N, T) at the same place, as of masked models."""
+    """Cross-entropy of logits (N, T, C) and labels (N, T) at the same t, as of masked models."""
     return _of_tokens("each_token", 0, ignore_index)
 
 

@@ -40,12 +40,13 @@ def huggingface(path: str) -> nn.Module:
     kind = getattr(transformers, name, None)
     if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
         raise ValueError(
-            f"{folder} holds a `{name}`, which transformers {transformers.__version__} hasn't; code "
-            "in a folder is not run. Import the class in a factory: --model package.module:factory."
+            f"{folder} holds a `{name}`, which transformers {transformers.__version__} hasn't, "
+            "and code in a folder is not run. Import the class in a factory of yours."
         )
+    load: Any = kind.from_pretrained
     with _offline_and_quiet(transformers):
         try:
-            model, loaded = kind.from_pretrained(
+            model, loaded = load(
                 folder,
                 local_files_only=True,
                 use_safetensors=True,

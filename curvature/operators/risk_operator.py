@@ -16,6 +16,7 @@ from curvature.derivatives.products import Product
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.shortage import halve_micro_batch
 from curvature.linalg import LinearOperator
+from curvature.operators.differences import Differences
 from curvature.operators.graphs import Graphs
 from curvature.operators.kinds import Kind, linearized
 from curvature.operators.ways import PLAIN, Way, fastest
@@ -36,12 +37,16 @@ class RiskOperator(LinearOperator):
         diagonal: float = 0.0,
         memory: float | None = None,
         plain: bool = False,
+        differences: Differences | None = None,
     ) -> None:
         self.risk = risk
         self.kind = kind
         self.diagonal = diagonal  # the weight decay that is counted in
         self.memory = memory  # bytes that graphs may take; None: a share of what is free
-        self.way: Way | None = PLAIN if plain else None  # else the first product chooses one
+        self.differences = differences  # in place of autograd twice
+        self.way: Way | None = (
+            PLAIN if plain or differences else None
+        )  # else the first product chooses one
         self.method = PLAIN.name  # of the last product
         super().__init__(
             self._over_all_batches,
@@ -70,6 +75,9 @@ class RiskOperator(LinearOperator):
         of what is free), so that a product costs the second backward pass alone; the others build
         it anew for each product.
         """
+        if self.differences is not None:
+            yield self
+            return
         graphs = Graphs(self.risk, self._linearized, self.budget)
 
         def matvec(v: Tensor) -> Tensor:
@@ -107,7 +115,7 @@ class RiskOperator(LinearOperator):
                 self.way = fastest(self.risk, self.kind)
             while (total := self._attempt(products, v, give_up)) is None:
                 pass
-        self.method = self.way.name
+        self.method = self.differences.description if self.differences else self.way.name
         return total.add_(v, alpha=diagonal)
 
     def _attempt(
@@ -136,6 +144,9 @@ class RiskOperator(LinearOperator):
         return total.mul_(self.risk.scale)
 
     def _each(self, parts: Callable[[], Iterator[Any]], v: list[Tensor]) -> Iterator[list[Tensor]]:
+        if self.differences is not None:
+            yield self.differences.product(parts, v)
+            return
         for part in parts():
             yield self._linearized(part)(v)
 

@@ -142,6 +142,12 @@ def _why_refused(data: bytes, path: Path, error: BaseException) -> str:
     is_pickle = data[:1] == b"\x80" or complete
     if refused and is_pickle:
         named = ", ".join(f"`{printable(name)}`" for name in dict.fromkeys(refused[:3]))
+        if any(name.startswith("torch.distributed.tensor.") for name in refused):
+            return (
+                f"{path}: refused, it holds sharded tensors ({named}). Gather them where they were "
+                "made: save get_model_state_dict(model, options=StateDictOptions(full_state_dict="
+                "True, cpu_offload=True)) of torch.distributed.checkpoint.state_dict."
+            )
         if any(name.startswith("torch.nn.modules.") for name in refused):
             return (
                 f"{path}: refused, it holds a whole pickled module ({named}), which only running "

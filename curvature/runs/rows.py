@@ -6,7 +6,8 @@ A row is a flat dict: one number with all that is needed to read it. An absent c
     value, standard_error, sampling_error, residual    the number; errors of probes and of images
     low, high, n                                       of a statistic over n rows
     passes, seconds, method, converged                 what it cost, how it was got
-    products                                           how products with the Hessian were formed
+    products, products_error                           how products with the Hessian were formed;
+                                                       of differences their error, relative to ‖H‖
     status, message                                    ok, diverged (value is None) or failed; why
     on                      test, val, train of the run's own data; else the other data's name,
                             with the split where that isn't test
@@ -28,13 +29,25 @@ from curvature.runs.messages import printable
 Row = dict[str, Any]
 
 KEY = ("run", "analysis", "metric", "step", "block", "probe", "index")
-NUMBERS = ("value", "standard_error", "sampling_error", "residual", "low", "high", "n")
+NUMBERS = (
+    *("value", "standard_error", "sampling_error", "residual", "products_error"),
+    *("low", "high", "n"),
+)
 COUNTS = ("step", "passes", "seconds", "parameters", "examples", "batch_size")
 SETTINGS = ("run.lr", "run.weight_decay", "run.rho", "run.seed")
 COLUMNS = (
     *KEY,
     *NUMBERS,
-    *("passes", "seconds", "method", "products", "converged", "status", "message"),
+    *(
+        "passes",
+        "seconds",
+        "method",
+        "products",
+        "products_error",
+        "converged",
+        "status",
+        "message",
+    ),
     *("checkpoint", "checkpoint_hash", "model", "parameters", "data", "data_name", "data_hash"),
     *(
         "split",

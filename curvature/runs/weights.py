@@ -134,9 +134,7 @@ def _unwrapped_inside(names: dict[str, str]) -> tuple[dict[str, str], list[str]]
     return names, notes
 
 
-def _without_copy(
-    weights: dict[str, Tensor], wanted: bool
-) -> tuple[dict[str, Tensor], list[str]]:
+def _without_copy(weights: dict[str, Tensor], wanted: bool) -> tuple[dict[str, Tensor], list[str]]:
     """Of a state dict that holds an EMA copy too, under names such as ``model_ema.``, one of both.
 
     ``wanted``: the copy. It is one where each of its names is there without the prefix too.
