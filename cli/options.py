@@ -71,10 +71,13 @@ def completing(name: str) -> Callable[..., list[CompletionItem]]:
     def complete(context: Any, parameter: Any, incomplete: str) -> list[CompletionItem]:
         module, table = TABLES[name]
         known: Mapping[str, Callable[..., Any]] = getattr(importlib.import_module(module), table)
+        before, comma, last = incomplete.rpartition(",")
         return [
-            CompletionItem(each, help=(known[each].__doc__ or "").splitlines()[0])
+            CompletionItem(
+                before + comma + each, help=(known[each].__doc__ or each).splitlines()[0]
+            )
             for each in known
-            if each.startswith(incomplete)
+            if each.startswith(last)
         ]
 
     return complete

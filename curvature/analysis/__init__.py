@@ -40,6 +40,9 @@ def analyze(
         say(note)
     rows = describing_rows(subject)
     H = operator_of(subject, config)
+    for note in H.risk.notes:
+        if note not in subject.notes:
+            say(note)
     say(str(plan_of(H, config)))
     rows += measured_rows(H, config, report or (lambda metric, interim: None))
     return [{**row, **subject.provenance} for row in rows]
