@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 from curvature.losses.bundled import cross_entropy
-from curvature.losses.loss import Loss
+from curvature.losses.loss import Loss, Reduction
 
 
-def next_token(*, ignore_index: int = -100) -> Loss:
+def next_token(*, ignore_index: int = -100, reduction: Reduction = "mean") -> Loss:
     """Cross-entropy of logits (N, T, C) at t and labels (N, T) at t + 1, as of causal models."""
-    return _of_tokens("next_token", 1, ignore_index)
+    return _of_tokens("next_token", 1, ignore_index, reduction)
 
 
-def each_token(*, ignore_index: int = -100) -> Loss:
+def each_token(*, ignore_index: int = -100, reduction: Reduction = "mean") -> Loss:
     """Cross-entropy of logits (N, T, C) and labels (N, T) at the same t, as of masked models."""
-    return _of_tokens("each_token", 0, ignore_index)
+    return _of_tokens("each_token", 0, ignore_index, reduction)
 
 
-def _of_tokens(name: str, shift: int, ignore_index: int) -> Loss:
+def _of_tokens(name: str, shift: int, ignore_index: int, reduction: Reduction) -> Loss:
     plain = cross_entropy(ignore_index=ignore_index)
     assert plain.root_product is not None
     root_product = plain.root_product
@@ -48,4 +48,4 @@ def _of_tokens(name: str, shift: int, ignore_index: int) -> Loss:
         unseen = torch.zeros_like(u[:, :, seen:], dtype=outputs.dtype)
         return torch.cat([Su.movedim(2, -1), unseen], 2)
 
-    return Loss(name, sum_, weight, additive=True, root_product=product)
+    return Loss(name, sum_, weight, None, reduction, additive=True, root_product=product)

@@ -43,7 +43,6 @@ COLUMNS = (
         "seconds",
         "method",
         "products",
-        "products_error",
         "converged",
         "status",
         "message",

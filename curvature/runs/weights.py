@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curvature.runs.messages import listed, printable
+from curvature.runs.messages import GATHER, listed, printable
 
 WRAPPERS = (
     "state_dict",
@@ -146,7 +146,9 @@ def _without_copy(weights: dict[str, Tensor], wanted: bool) -> tuple[dict[str, T
             copies[name] = prefix[0]
     plain = {name: value for name, value in weights.items() if name not in copies}
     copy = {name.removeprefix(prefix): weights[name] for name, prefix in copies.items()}
-    if not copy or not set(strip(copy)[0]) <= set(strip(plain)[0]):
+    known = set(strip(plain)[0])
+    known |= {name.partition(".")[2] for name in known}  # net.fc beside net_ema.fc
+    if not copy or not set(strip(copy)[0]) <= known:
         return weights, []
     shown = listed(dict.fromkeys(copies.values()))
     if wanted:
@@ -213,6 +215,8 @@ def _tensors(found: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
     for name, value in found.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             others.append(name)
+        elif hasattr(value, "to_local"):
+            raise ValueError(f"it holds sharded tensors (DTensor), `{printable(name)}`. {GATHER}")
         elif value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise ValueError(f"`{printable(name)}` is sparse, quantized or without values")
         else:
