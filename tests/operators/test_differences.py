@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 import curvature
+from curvature import models
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.kinks import has_kinks
 from tests.conftest import seeded
@@ -174,3 +175,32 @@ def test_max_pooling_is_a_kink() -> None:
     torch.manual_seed(0)
     with pytest.raises(ValueError, match="The gradient jumps"):
         curvature.hessian(net(nn.MaxPool1d(2), 3), "cross_entropy", DATA, differences=True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "kinked"), [("resnet20:width=4", True), ("cnn:activation=gelu", False)]
+)
+def test_thousands_of_small_kinks_are_found_too(spec: str, kinked: bool) -> None:
+    model = models.build(spec, input_shape=(3, 16, 16), classes=3, generator=seeded(0))
+    batch = (torch.randn(4, 3, 16, 16, generator=seeded(1)), labels(4))
+    risk = EmpiricalRisk(model, "cross_entropy", [batch])
+    assert has_kinks(risk, batch) == kinked
+
+
+def test_a_model_that_knows_no_float64_is_looked_at_in_float32() -> None:
+    class Single(nn.Module):
+        def __init__(self, activation: nn.Module) -> None:
+            super().__init__()
+            self.layer, self.activation = nn.Linear(4, 16), activation
+            self.register_buffer("out", torch.ones(16, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.dtype == f64:
+                raise RuntimeError("no kernel for float64")
+            return self.activation(self.layer(x)) @ self.out
+
+    batch = (X.float(), Y)
+    for activation, kinked in ((nn.ReLU(), True), (nn.Tanh(), False)):
+        torch.manual_seed(0)
+        risk = EmpiricalRisk(Single(activation), "cross_entropy", [batch])
+        assert has_kinks(risk, batch) == kinked
