@@ -15,7 +15,7 @@ import torch
 from curvature.runs.config import RunConfig
 from curvature.training import Progress, TrainingResult
 from curvature.training import train as train_run
-from curvature.training.tensorboard import tensorboard_sink
+from curvature.runs.sinks import tensorboard_sink
 
 from .options import options_from
 from .output import INTERRUPTED, Output, number, output_options
