@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from curvature.operators import functional_hessian, ggn, hessian
     from curvature.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from curvature.runs.config import AnalysisConfig, RunConfig
+    from curvature.tracking import CurvatureTracker
     from curvature.training import evaluate, train
 
 _HOME = {
@@ -41,6 +42,7 @@ _HOME = {
     # runs and their checkpoints
     "train": "training",
     "evaluate": "training",
+    "CurvatureTracker": "tracking",
     "RunConfig": "runs.config",
     "AnalysisConfig": "runs.config",
     "Checkpoint": "runs.checkpoint",
@@ -52,6 +54,7 @@ _HOME = {
 __all__ = [
     "AnalysisConfig",
     "Checkpoint",
+    "CurvatureTracker",
     "EmpiricalRisk",
     "LinearOperator",
     "Loss",
