@@ -82,5 +82,6 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
     else:
         if row.get("analysis") not in (None, TRACKING):  # a second tracker beside the first
             metric = f"{row['analysis']}/{metric}"
-        found = {metric: row.get("value")} | {f"{metric}/{e}": row.get(e) for e in _ERRORS}
+        found = {metric: row["value"]} | {f"{metric}/{e}": row.get(e) for e in _ERRORS}
+        found = found if row["value"] is not None else {}
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
