@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from curvature import statistics
 from curvature.report import figures, sections
 
 
@@ -39,6 +40,8 @@ def render(
         provenance=sections.provenance(table),
         heatmaps=figures.heatmaps(table, on),
         comparisons=figures.comparisons(table, best, on),
-        curves=figures.curves([dict(row) for row in histories], best),
+        curves=figures.curves(
+            [*(dict(row) for row in histories), *statistics.along_training(table)], best
+        ),
         commands=list(commands),
     )
