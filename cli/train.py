@@ -84,11 +84,12 @@ def train(
     config = RunConfig(**fields)
     sinks = [tensorboard_sink(out / config.id / "tensorboard")] if tensorboard else []
     with _stopping(output.say) as stop, _bar(output) as report:
+        trackers = track(config, sinks)
         result = train_run(
             config,
             out,
             device=device,
-            callbacks=track(config, sinks),
+            callbacks=trackers,
             sinks=sinks,
             report=report,
             announce=output.say,
@@ -98,6 +99,11 @@ def train(
             evaluate_on=evaluate_on,
         )
     _show(result, output)
+    if trackers and not result.folder.rows(TRACKING).exists():
+        output.say(
+            "No curvature was tracked: the run was done before (--restart trains it again), or it "
+            "has fewer steps than --track-every."
+        )
     if result.status == "interrupted":
         raise click.exceptions.Exit(INTERRUPTED)
 

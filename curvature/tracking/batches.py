@@ -26,7 +26,7 @@ def taken(data: Any, count: int | None) -> Any:
         raise ValueError(f"`batches` must be at least 1, got {count}.")
     if isinstance(data, (list, tuple)) or getattr(data, "is_fixed", False):
         return data if count is None or isinstance(data, tuple) else list(islice(data, count))
-    if iter_is_self(data):
+    if hasattr(data, "__next__"):
         raise ValueError(
             "`data` is an iterator, of which training would miss what is taken here. Pass a list "
             "of batches, or the loader itself."
@@ -38,11 +38,6 @@ def taken(data: Any, count: int | None) -> Any:
         )
     with random_state_kept(), _generators_kept(data):
         return [copy.deepcopy(batch) for batch in islice(data, count or FROM_A_LOADER)]
-
-
-def iter_is_self(data: Any) -> bool:
-    """Whether one pass exhausts it."""
-    return hasattr(data, "__next__")
 
 
 @contextmanager

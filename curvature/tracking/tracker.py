@@ -81,11 +81,14 @@ class CurvatureTracker:
         self, step: int, optimizer: Optimizer | None = None, *, model: nn.Module | None = None
     ) -> list[Row]:
         """Tell that ``step`` steps are done; the new rows, none where nothing is due."""
-        if not self._is_due(step) or not _is_first_rank():
+        if not self._is_due(step):
             return []
         model = self.model or model
         if model is None:
             raise ValueError("The tracker has no `model`: give one, to it or to this call.")
+        _refuse_sharded(model)
+        if not _is_first_rank():
+            return []
         begun = time.perf_counter()
         with random_state_kept():
             rows = self._measured(step, model, optimizer or self.optimizer)
@@ -190,6 +193,16 @@ def _examples(risk: EmpiricalRisk) -> int | None:
         return risk.survey.examples
     except FloatingPointError:
         return None
+
+
+def _refuse_sharded(model: nn.Module) -> None:
+    """One rank alone would wait for ever for the others' shards."""
+    kinds = {type(each).__name__ for each in (*model.modules(), *model.parameters())}
+    if kinds & {"FullyShardedDataParallel", "DTensor"}:
+        raise ValueError(
+            "The model's parameters are sharded over processes (FSDP), and one process measures. "
+            "Track a run under DistributedDataParallel, or analyse its full checkpoints."
+        )
 
 
 def _is_first_rank() -> bool:

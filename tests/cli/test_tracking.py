@@ -78,3 +78,10 @@ def test_a_panel_that_there_is_not_is_refused(curv: Curv, tmp_path: Path) -> Non
     result = curv("curves", tmp_path, "--panel", "density")
     assert result.exit_code == 2
     assert "There is no panel `density`; there are train_loss" in result.stderr
+
+
+def test_where_nothing_was_tracked_it_says_why(curv: Curv, tmp_path: Path) -> None:
+    assert curv("train", *QUICK, "--out", tmp_path).exit_code == 0
+    again = curv("train", *QUICK, *TRACK, "--out", tmp_path)
+    assert again.exit_code == 0
+    assert "No curvature was tracked: the run was done before (--restart" in again.stderr

@@ -338,3 +338,9 @@ def test_a_loader_with_persistent_workers_is_refused() -> None:
 def test_without_a_model_it_says_so() -> None:
     with pytest.raises(ValueError, match="has no `model`"):
         CurvatureTracker(None, "cross_entropy", PARTS).step(0)
+
+
+def test_sharded_parameters_are_refused() -> None:
+    wrapper = type("FullyShardedDataParallel", (nn.Sequential,), {})
+    with pytest.raises(ValueError, match=r"are sharded over processes \(FSDP\)"):
+        CurvatureTracker(wrapper(small()), "cross_entropy", PARTS).step(0)
