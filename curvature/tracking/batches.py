@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from curvature.empirical_risk.evaluation import random_state_kept
 
@@ -24,8 +25,15 @@ def taken(data: Any, count: int | None) -> Any:
     """
     if count is not None and count < 1:
         raise ValueError(f"`batches` must be at least 1, got {count}.")
+    if isinstance(data, (Dataset, Mapping, Tensor, str)) or not hasattr(data, "__iter__"):
+        raise TypeError(
+            "`data` must be batches (inputs, targets), a DataLoader or a pair of tensors, got "
+            f"{type(data).__name__}."
+        )
+    if isinstance(data, tuple) and count is not None:
+        raise ValueError("`batches` is for a list or a loader; pass fewer rows of the tensors.")
     if isinstance(data, (list, tuple)) or getattr(data, "is_fixed", False):
-        return data if count is None or isinstance(data, tuple) else list(islice(data, count))
+        return data if count is None else list(islice(data, count))
     if hasattr(data, "__next__"):
         raise ValueError(
             "`data` is an iterator, of which training would miss what is taken here. Pass a list "

@@ -66,6 +66,8 @@ class CurvatureTracker:
         self.rtol, self.seed, self.options = rtol, seed, options
         self.run = run or (Path(out).resolve().name if out is not None else None)
         self.path = None if out is None else RunFolder(Path(out)).rows(name)
+        if model is not None:
+            EmpiricalRisk(model, loss, self.data, **options)  # refuses what it can at once
         self.rows: list[Row] = []
         self.seconds = 0.0  # that measuring took so far
         self._begun: float | None = None
@@ -81,6 +83,11 @@ class CurvatureTracker:
         self, step: int, optimizer: Optimizer | None = None, *, model: nn.Module | None = None
     ) -> list[Row]:
         """Tell that ``step`` steps are done; the new rows, none where nothing is due."""
+        if self._last_step is not None and step < self._last_step:
+            raise ValueError(
+                f"Step {step} comes after step {self._last_step}: count steps over all epochs, and "
+                "make a new tracker for another run."
+            )
         if not self._is_due(step):
             return []
         model = self.model or model

@@ -320,12 +320,16 @@ def test_as_a_callback_of_train(tmp_path: Path) -> None:
         ({"rtol": 0}, "`rtol` must be above 0"),
         ({"batches": 0}, "`batches` must be at least 1"),
         ({"data": iter(PARTS)}, "`data` is an iterator"),
+        ({"data": (X, Y), "batches": 2}, "`batches` is for a list or a loader"),
+        ({"data": TensorDataset(X, Y)}, "a DataLoader or a pair of tensors, got TensorDataset"),
+        ({"data": {"x": X}}, "got dict"),
+        ({"params": "3.*"}, "3"),
     ],
     ids=lambda value: str(value)[:24],
 )
 def test_what_cannot_be_is_refused_at_once(options: dict[str, Any], says: str) -> None:
     given = {"data": PARTS, **options}
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises((ValueError, TypeError), match=says):
         CurvatureTracker(small(), "cross_entropy", given.pop("data"), **given)
 
 
@@ -344,3 +348,10 @@ def test_sharded_parameters_are_refused() -> None:
     wrapper = type("FullyShardedDataParallel", (nn.Sequential,), {})
     with pytest.raises(ValueError, match=r"are sharded over processes \(FSDP\)"):
         CurvatureTracker(wrapper(small()), "cross_entropy", PARTS).step(0)
+
+
+def test_steps_that_begin_anew_are_refused() -> None:
+    tracker = CurvatureTracker(small(), "cross_entropy", PARTS, every=2)
+    tracker.step(4)
+    with pytest.raises(ValueError, match="count steps over all epochs"):
+        tracker.step(1)
