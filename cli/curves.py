@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from curvature.runs.table import read_table
 from curvature.statistics import along_training, where
 
 from .output import Output, output_options
@@ -45,8 +46,10 @@ def curves(
     for name in panels:
         if name not in PANELS:
             raise ValueError(f"There is no panel `{name}`; there are {', '.join(PANELS)}.")
-    rows = [*read_histories(sources), *along_training(read_sources(sources), analysis)]
-    rows = where(rows, conditions)
+    folders = [source for source in sources if source.is_dir()]  # may have a history alone
+    files = [source for source in sources if not source.is_dir()]
+    measured = [row for folder in folders for row in read_table(folder)] + read_sources(files)
+    rows = where([*read_histories(sources), *along_training(measured, analysis)], conditions)
     figure = training_curves(rows, panels=panels or tuple(PANELS))
     write_figure(out, figure, output)
     output.say(caption_of(figure))

@@ -22,7 +22,8 @@ def render(
     """
     from jinja2 import Environment, StrictUndefined
 
-    table = [dict(row) for row in rows]
+    given = [dict(row) for row in rows]
+    table = [row for row in given if not statistics.is_tracked(row)]
     if not table:
         raise ValueError("There is nothing to report: the table is empty.")
     best = sections.best_settings(table, on)
@@ -41,7 +42,7 @@ def render(
         heatmaps=figures.heatmaps(table, on),
         comparisons=figures.comparisons(table, best, on),
         curves=figures.curves(
-            [*(dict(row) for row in histories), *statistics.along_training(table)], best
+            [*(dict(row) for row in histories), *statistics.along_training(given)], best
         ),
         commands=list(commands),
     )

@@ -1,6 +1,6 @@
 """From a table of rows to a table of statistics: what figures draw and reports tell."""
 
-from curvature.statistics.along import along_training
+from curvature.statistics.along import along_training, is_tracked
 from curvature.statistics.comparison import Verdict, compare
 from curvature.statistics.correlation import Correlation, pair, spearman
 from curvature.statistics.intervals import Interval, interval
@@ -18,6 +18,7 @@ __all__ = [
     "best_settings",
     "compare",
     "interval",
+    "is_tracked",
     "measured_on",
     "pair",
     "refuse_different",

@@ -53,6 +53,14 @@ def test_the_rows_of_a_tracked_run_and_its_figure(curv: Curv, tmp_path: Path) ->
     ]
     assert "dashed" in drawn.stderr
 
+    compared = curv("compare", tmp_path / "with", "--json", "--out", tmp_path / "compared.png")
+    assert compared.exit_code == 0, compared.output
+    assert "accuracy" in compared.stdout
+    assert "eigmax" not in compared.stdout  # tracked, not analysed
+    page = curv("report", tmp_path / "with", "--out", tmp_path / "page.html")
+    assert page.exit_code == 0, page.output
+    assert "the λ_max from which full-batch steps diverge" in (tmp_path / "page.html").read_text()
+
 
 @pytest.mark.parametrize(
     ("options", "says"),
