@@ -54,7 +54,7 @@ ARROWS = {
     "tracking": {"measures", "empirical_risk", "runs"},
     "integrations": {"tracking"},
     "sweep": {"training", "analysis", "runs", "devices"},
-    "comparison": {"analysis", "empirical_risk", "runs", "statistics", "plots"},
+    "comparison": {"analysis", "models", "empirical_risk", "runs", "statistics", "plots"},
     "report": {"plots", "statistics"},
 }
 FILES = sorted((ROOT / "curvature").rglob("*.py"))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from curvature import names
 from curvature.analysis import Subject, analyze, load_subject
 from curvature.comparison.sources import Network
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.models import MODELS
 from curvature.runs.checkpoint import Checkpoint
 from curvature.runs.config import AnalysisConfig
 from curvature.runs.rows import Row
@@ -75,9 +77,10 @@ def measure(
             {**where, "metric": metric, "run": look.hash, "checkpoint_hash": look.hash, **gone}
             for metric in _metrics(config)
         ]
+    checkpoint = network.load()
     rows = analyze(
-        network.load(),
-        config,
+        checkpoint,
+        _fitting(config, checkpoint, trust),
         trust=trust,
         announce=lambda line: announce(f"{name}: {line}"),
         report=report,
@@ -87,12 +90,20 @@ def measure(
 
 def _look(name: str, checkpoint: Checkpoint, config: AnalysisConfig, trust: bool) -> Look:
     try:
-        subject = load_subject(checkpoint, config, trust=trust)
+        subject = load_subject(checkpoint, _fitting(config, checkpoint, trust), trust=trust)
     except FloatingPointError as error:
         return Look(hash=checkpoint.hash, diverged=" ".join(str(error).split()))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return Look(tuple(_expected(name, subject, config)), hits_of(subject.risk), checkpoint.hash)
+
+
+def _fitting(config: AnalysisConfig, checkpoint: Checkpoint, trust: bool) -> AnalysisConfig:
+    """A typed model is that of the strangers: what says its own, by a known name, is that."""
+    if checkpoint.config is None or config.model is None:
+        return config
+    known = names.parse(checkpoint.config.model, MODELS).name in MODELS
+    return replace(config, model=None) if known or trust else config
 
 
 def hits_of(risk: EmpiricalRisk) -> tuple[bool, ...] | None:

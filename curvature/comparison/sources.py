@@ -10,6 +10,7 @@ from typing import Any
 
 from curvature.runs.checkpoint import Checkpoint, load_checkpoint
 from curvature.runs.config import AnalysisConfig
+from curvature.runs.files import read_json
 from curvature.runs.folder import RunFolder
 from curvature.runs.rows import Row
 from curvature.runs.table import read_csv, read_rows, read_table
@@ -46,8 +47,9 @@ def networks_in(source: Source, *, weights: str = "auto") -> list[Network]:
 
 
 def is_run_folder(path: Path) -> bool:
-    """A folder of one run, not of many."""
-    return RunFolder(path).config_file.is_file()
+    """A folder of one run: its config.json is ours, not that of a saved model."""
+    file = RunFolder(path).config_file
+    return file.is_file() and "config" in read_json(file, "config of a run")
 
 
 def has_networks(path: Path) -> bool:
@@ -57,11 +59,11 @@ def has_networks(path: Path) -> bool:
     accuracy that training writes do not, and they are in the table of every study.
     """
     if path.is_dir():
-        return is_run_folder(path)
+        return RunFolder(path).config_file.is_file()
     read = READERS.get(path.suffix.lower())
-    if read is None:
+    if read is None or not path.is_file():
         return True
-    rows = read(path) if path.is_file() else []
+    rows = read(path)
     return bool(rows) and all(row.get("name") or row.get("checkpoint") for row in rows)
 
 
@@ -104,12 +106,9 @@ def _on_one_set(rows: list[Row], config: AnalysisConfig, path: str) -> list[Row]
 
 
 def _network_of_folder(path: Path, given: str, weights: str) -> Network:
-    """Its rows, where curvature was measured there; else its checkpoint."""
+    """Its rows, where curvature was measured there; else its checkpoint, or a saved model."""
     if not is_run_folder(path):
-        raise ValueError(
-            f"{path} is no folder of one run (it has no config.json): name checkpoints, or "
-            "compare a folder of runs alone."
-        )
+        return Network(given, load=lambda: load_checkpoint(path, weights=weights))
     rows = read_table(path)
     if any(row.get("metric") in CURVATURES for row in rows):
         return Network(given, rows=tuple(rows))

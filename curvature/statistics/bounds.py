@@ -39,7 +39,8 @@ def bounds(row: Mapping[str, Any], *, share: int = 1, confidence: float = 0.95) 
     half = _half_width(row, alpha)
     if half is None:
         return Bounds(None, None)
-    half = max(half, ROUNDING.get(str(row.get("dtype")), ROUNDING["float32"]) * abs(value))
+    rounding = ROUNDING.get(str(row.get("dtype")), ROUNDING["float32"])
+    half = max(half, max(rounding, row.get("products_error") or 0.0) * abs(value))
     sampling = row.get("sampling_error")
     if row.get("metric") == "accuracy":
         return Bounds(value, value, *_wilson(value, sampling, row.get("examples"), alpha))

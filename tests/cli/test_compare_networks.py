@@ -155,6 +155,8 @@ def test_a_table_of_a_study_is_still_one(curv: Curv) -> None:
         (("study.jsonl", "--examples", 5), "study.jsonl is a study, for which `--examples` does"),
         (("a.pt", "study.jsonl"), "study.jsonl is a study of many runs: compare it alone"),
         (("a.pt", "folder"), "folder is a study of many runs"),
+        (("a.pt", "nowhere.jsonl"), "no file of rows at nowhere.jsonl"),
+        (("a.pt", "saved"), "is a directory, not a checkpoint"),
         (("a.pt", "b.pt", "--examples", 0), "`examples` must be at least 1"),
     ],
 )
@@ -162,6 +164,8 @@ def test_what_is_refused_is_one_line_and_nothing_is_written(
     curv: Curv, arguments: tuple[object, ...], message: str, tmp_path: Path
 ) -> None:
     Path("folder").mkdir()
+    Path("saved").mkdir()
+    Path("saved/config.json").write_text('{"architectures": ["Net"]}')
     weights = load_checkpoint("gone.pt").weights
     torch.save({name: torch.full_like(w, torch.inf) for name, w in weights.items()}, "inf.pt")
     few = ("--examples", 50, "--eigmax")

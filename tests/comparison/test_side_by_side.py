@@ -151,3 +151,37 @@ def test_two_networks_of_one_run_stay_two_in_a_table(tmp_path: Path) -> None:
     assert {row["run"] for row in found.rows} == {one.hash, other.hash}
     write_rows(tmp_path / "rows.jsonl", found.rows)
     assert curvature.compare([tmp_path / "rows.jsonl"]).names == ("a", "b")
+
+
+def test_a_model_that_is_typed_is_that_of_strangers() -> None:
+    spec = "mlp:hidden=4,depth=1"
+    model = models.build(
+        spec, input_shape=(1, 8, 8), classes=10, generator=torch.Generator().manual_seed(0)
+    )
+    config = replace(FEW, model=spec, data="digits")
+    found = curvature.compare(
+        {"ours": network(0), "theirs": Checkpoint(model.state_dict())}, config
+    )
+    sizes = {row["name"]: row["parameters"] for row in found.rows}
+    assert sizes == {"ours": 610, "theirs": 310}
+    assert {row["model"] for row in found.rows} == {SPEC, spec}
+
+
+@pytest.mark.parametrize("method", ["hutchinson", "split"])
+def test_one_network_in_two_guises_is_never_told_apart(method: str) -> None:
+    """Hidden units in another order: other weights, the same function and the same curvature."""
+    one = network(0, 2.0)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
+    first, bias, last, rest = list(one.weights)
+    weights = {
+        **{first: one.weights[first][order], bias: one.weights[bias][order]},
+        **{last: one.weights[last][:, order], rest: one.weights[rest]},
+    }
+    assert one.config is not None
+    other = Checkpoint(weights, config=replace(one.config, seed=1))
+    for seed in range(5):
+        config = AnalysisConfig(examples=60, trace_method=method, trace_rtol=0.1, seed=seed)
+        found = curvature.compare({"one": one, "other": other}, config)
+        assert {d.metric: d.word for d in found.differences} == dict.fromkeys(
+            ("accuracy", "trace", "eigmax"), ""
+        )

@@ -90,6 +90,7 @@ def test_what_rounding_may_do_is_no_difference() -> None:
     assert pair("eigmax", 1.0, 1.0001, **alike).word == ""
     assert pair("trace", 1.0, 1.0001, standard_error=0.0, dtype="float32").word == ""
     assert pair("trace", 1.0, 1.0001, standard_error=0.0, dtype="float64").word == "sharper"
+    assert pair("eigmax", 1.0, 1.01, residual=1e-9, products_error=0.01).word == ""
 
 
 def test_a_negative_trace_is_lower_but_not_flatter() -> None:
