@@ -115,7 +115,10 @@ def _difference(
 
 
 def _judged(found: Difference, nil: float) -> Difference:
-    """Name the difference, if the noise cannot explain it, and say how far that holds."""
+    """Name the difference, if the noise cannot explain it, and say how far that holds.
+
+    Flatter is more than lower: it is said where other examples would not reverse it either.
+    """
     assert found.low is not None
     assert found.high is not None
     if found.low <= nil <= found.high:
@@ -123,7 +126,7 @@ def _judged(found: Difference, nil: float) -> Difference:
     higher = found.low > nil
     words = WORDS.get(found.metric, PLAIN) if found.ratio else PLAIN
     if found.wide_low is None or found.wide_high is None:
-        return replace(found, word=words[higher], reason="on these examples")
+        return replace(found, word=PLAIN[higher], reason="on these examples")
     if found.wide_low <= nil <= found.wide_high:
         return replace(found, word=PLAIN[higher], reason="on these examples only")
     return replace(found, word=words[higher])

@@ -33,7 +33,7 @@ def test_a_ratio_lies_in_what_both_intervals_allow() -> None:
     assert found.ratio
     assert (found.value, found.low) == pytest.approx((2.0, (20 - half) / (10 + half)))
     assert found.high == pytest.approx((20 + half) / (10 - half))
-    assert str(found) == "b is sharper than a in trace (on these examples)"
+    assert str(found) == "b is higher than a in trace (on these examples)"
 
 
 @pytest.mark.parametrize("shared", [-1.0, 0.0, 1.0])
@@ -57,11 +57,11 @@ def test_equal_networks_are_called_different_in_one_of_twenty_at_most(shared: fl
     ("fields", "word", "reason"),
     [
         ({"standard_error": 0.1, "sampling_error": 0.2}, "flatter", ""),
-        ({"standard_error": 0.1}, "flatter", "on these examples"),
+        ({"standard_error": 0.1}, "lower", "on these examples"),
         ({"standard_error": 0.1, "sampling_error": 4.0}, "lower", "on these examples only"),
         ({"standard_error": 3.0}, "", "within the noise of the estimates"),
         ({"method": "split"}, "", "no error is known of b's"),
-        ({"standard_error": 0.1, "converged": False}, "flatter", "on these examples"),
+        ({"standard_error": 0.1, "converged": False}, "lower", "on these examples"),
     ],
 )
 def test_flatter_is_said_of_a_lower_trace_only_outside_the_noise(
@@ -74,7 +74,7 @@ def test_flatter_is_said_of_a_lower_trace_only_outside_the_noise(
 @pytest.mark.parametrize(
     ("fields", "word", "reason"),
     [
-        ({"residual": 0.1}, "flatter", "on these examples"),
+        ({"residual": 0.1}, "lower", "on these examples"),
         ({"residual": 4.0}, "", "within the noise of the estimates"),
         ({"residual": 0.1, "converged": False}, "", "b's did not converge"),
         ({}, "", "no error is known of b's"),
@@ -89,7 +89,7 @@ def test_what_rounding_may_do_is_no_difference() -> None:
     alike = {"residual": 1e-9, "dtype": "float32"}
     assert pair("eigmax", 1.0, 1.0001, **alike).word == ""
     assert pair("trace", 1.0, 1.0001, standard_error=0.0, dtype="float32").word == ""
-    assert pair("trace", 1.0, 1.0001, standard_error=0.0, dtype="float64").word == "sharper"
+    assert pair("trace", 1.0, 1.0001, standard_error=0.0, dtype="float64").word == "higher"
     assert pair("eigmax", 1.0, 1.01, residual=1e-9, products_error=0.01).word == ""
 
 
@@ -138,7 +138,7 @@ def test_what_diverged_or_was_not_measured_is_told_and_not_compared() -> None:
     found = {(d.metric, d.name): d for d in differences(rows)}
     assert {d.against for d in found.values()} == {"b"}  # the first that has a value
     assert found["trace", "a"].reason == "a diverged"
-    assert found["trace", "c"].word == "sharper"
+    assert found["trace", "c"].word == "higher"
     assert found["loss", "a"].reason == "a was not measured"
     assert found["loss", "c"].word == "lower"
 
