@@ -16,7 +16,7 @@ from curvature.comparison.side_by_side import METRICS
 from curvature.runs.config import AnalysisConfig
 from curvature.runs.csv_table import write_csv
 from curvature.runs.messages import harmless
-from curvature.runs.rows import Row
+from curvature.runs.rows import Row, plain_row
 from curvature.runs.table import write_parquet, write_rows
 from curvature.statistics.networks import Difference
 
@@ -127,4 +127,5 @@ def _answer(found: Comparison) -> dict[str, Any]:
     differences = [
         {k: None if v == math.inf else v for k, v in vars(d).items()} for d in found.differences
     ]
-    return {"networks": list(found.names), "rows": list(found.rows), "differences": differences}
+    rows = [plain_row(row) for row in found.rows]
+    return {"networks": list(found.names), "rows": rows, "differences": differences}

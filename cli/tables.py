@@ -86,9 +86,11 @@ def require_place(path: Path | None) -> None:
         return
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; name a file to write.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"{path.parent} can't be written to.")
+    folder = next(each for each in path.absolute().parents if each.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{path} can't be written: {folder} is a file.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} can't be written to.")
 
 
 def require_figure(path: Path | None) -> None:

@@ -32,6 +32,7 @@ class Bounds:
 
 def bounds(row: Mapping[str, Any], *, share: int = 1, confidence: float = 0.95) -> Bounds:
     """The intervals of a row's value; None where no error is known."""
+    row = {k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)}
     value = row.get("value")
     if value is None:
         return Bounds(None, None)

@@ -156,6 +156,8 @@ def test_a_table_of_a_study_is_still_one(curv: Curv) -> None:
         (("a.pt", "study.jsonl"), "study.jsonl is a study of many runs: compare it alone"),
         (("a.pt", "folder"), "folder is a study of many runs"),
         (("a.pt", "nowhere.jsonl"), "no file of rows at nowhere.jsonl"),
+        (("a.pt", "b.pt", "--table", "new/x.jsonl", "--against", "c"), "no network c"),
+        (("a.pt", "b.pt", "--out", "a.pt/x.png"), "a.pt is a file"),
         (("a.pt", "saved"), "is a directory, not a checkpoint"),
         (("a.pt", "b.pt", "--examples", 0), "`examples` must be at least 1"),
     ],

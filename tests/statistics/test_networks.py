@@ -93,6 +93,13 @@ def test_what_rounding_may_do_is_no_difference() -> None:
     assert pair("eigmax", 1.0, 1.01, residual=1e-9, products_error=0.01).word == ""
 
 
+def test_an_error_that_is_infinite_is_unknown() -> None:
+    one_example = {"standard_error": 0.1, "sampling_error": math.inf, "method": "split"}
+    found = pair("trace", 20.0, 10.0, **one_example)
+    assert (found.wide_low, found.word, found.reason) == (None, "lower", "on these examples")
+    assert pair("trace", 20.0, 10.0, standard_error=math.inf).low is None
+
+
 def test_a_negative_trace_is_lower_but_not_flatter() -> None:
     found = pair("trace", 5.0, -5.0, standard_error=0.1, method="split")
     assert (found.ratio, found.value, found.word) == (False, -10.0, "lower")
