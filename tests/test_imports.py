@@ -54,6 +54,7 @@ ARROWS = {
     "tracking": {"measures", "operators", "empirical_risk", "optimizers", "runs", "_version"},
     "integrations": {"tracking"},
     "sweep": {"training", "analysis", "runs", "devices"},
+    "comparison": {"analysis", "models", "empirical_risk", "runs", "statistics", "plots"},
     "report": {"plots", "statistics"},
 }
 FILES = sorted((ROOT / "curvature").rglob("*.py"))
