@@ -57,6 +57,8 @@ def test_the_rows_of_a_tracked_run_and_its_figure(curv: Curv, tmp_path: Path) ->
     assert compared.exit_code == 0, compared.output
     assert "accuracy" in compared.stdout
     assert "eigmax" not in compared.stdout  # tracked, not analysed
+    measured = curv("compare", folder, folder / "checkpoint.pt", "--eigmax", "--json")
+    assert "hold the same weights" in measured.stderr  # its checkpoint, not its tracked rows
     page = curv("report", tmp_path / "with", "--out", tmp_path / "page.html")
     assert page.exit_code == 0, page.output
     assert "the λ_max from which full-batch steps diverge" in (tmp_path / "page.html").read_text()
