@@ -135,7 +135,8 @@ class _Asked:
         ratios = []
         with torch.no_grad(), self._risk.evaluating():
             for part in self._data:
-                ratios.append(float(loss.weight(self._risk.outputs(part), part[1])) / len(part[0]))
+                weight = loss.weight(self._risk.predictions(part), part[1])
+                ratios.append(float(weight) / len(part[0]))
         if loss.reduction == "sum" or max(ratios) - min(ratios) > 1e-6 * max(ratios):
             raise ValueError(
                 "PyHessian weighs batches by their examples, and this loss does not: its numbers "

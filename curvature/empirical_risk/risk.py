@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from curvature.derivatives.products import gradient
 from curvature.empirical_risk.batches import as_batches, can_be_cut, examples
 from curvature.empirical_risk.checks import check_independent, check_repeatable, check_sum
-from curvature.empirical_risk.evaluation import call_model, evaluating
+from curvature.empirical_risk.evaluation import evaluating
 from curvature.empirical_risk.model import subject
 from curvature.empirical_risk.nested import digest, moved, part_of, rows_of
+from curvature.empirical_risk.outputs import as_returned, call_model, logits_of
 from curvature.empirical_risk.whole import WholeLoss, examples_of, named_whole
 from curvature.losses import Loss, as_loss, whole_loss
 
@@ -215,13 +216,22 @@ class EmpiricalRisk:
         return digest([digest(batch) for batch in self.batches])[:12]
 
     def outputs(self, part: Any) -> Tensor:
-        """f(x; w) of a micro-batch."""
-        return call_model(self.model, part[0])
+        """f(x; w) of a micro-batch: the tensor that the model returned, or its logits."""
+        return logits_of(call_model(self.model, part[0]))
+
+    def predictions(self, part: Any) -> Any:
+        """What the loss takes of f(x; w): a function of one's own, all that the model returned."""
+        return self.pick(call_model(self.model, part[0]))
+
+    @property
+    def pick(self) -> Callable[[Any], Any]:
+        """Of what the model returned, what the loss takes."""
+        return as_returned if self.loss and self.loss.structured else logits_of
 
     def loss_sum(self, part: Any) -> Tensor:
         """Σ_i ω_i ℓ_i of a micro-batch, differentiable by the parameters."""
         if self.loss is not None:
-            return self.loss.sum(self.outputs(part), part[1])
+            return self.loss.sum(self.predictions(part), part[1])
         return self._whole_loss.sum_and_weight(self.model, part)[0]
 
     def split(self, v: Tensor) -> list[Tensor]:
@@ -248,18 +258,20 @@ class EmpiricalRisk:
 
     def _sum_and_weight(self, part: Any) -> tuple[Tensor, Tensor]:
         if self.loss is None:
+            self._whole_loss.check_sum(self.model, part)
             return self._whole_loss.sum_and_weight(self.model, part)
-        outputs = self.outputs(part)
+        outputs = self.predictions(part)
         check_sum(self.loss, outputs, part[1])
         return self.loss.sum(outputs, part[1]), self.loss.weight(outputs, part[1])
 
     def check(self, batch: Any) -> None:
         """Refuse what is random, and examples that depend on each other though they are cut."""
         if self.loss is None:
-            self._whole_loss.check(self.model, moved(batch, self.device, self.dtype))
+            part = moved(batch, self.device, self.dtype)
+            self._whole_loss.check(self.model, part, self._leaves)
             return
         n, few = examples(batch), self.few(batch)
-        if check_repeatable(self.model, few):
-            check_repeatable(self.model, next(self.parts(batch)), locate=False)
+        if check_repeatable(self.model, few, self.pick):
+            check_repeatable(self.model, next(self.parts(batch)), self.pick, locate=False)
         if can_be_cut(batch) and (len(self.batches) > 1 or (self.micro_batch or n) < n):
-            check_independent(self.model, few)
+            check_independent(self.model, few, self.pick)
