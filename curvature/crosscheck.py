@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvature.display import Shown
 from curvature.empirical_risk import EmpiricalRisk
 
 TRACE_WARNING = (
@@ -27,9 +28,12 @@ EIGMAX_WARNING = (
 )
 
 
-@dataclass(frozen=True)
-class CrossCheck:
+@dataclass(frozen=True, repr=False)
+class CrossCheck(Shown):
     """PyHessian's answer, with the uncertainty that it doesn't give."""
+
+    _error = "standard_error"
+    _brief = ("residual", "products")
 
     value: float
     standard_error: float | None

@@ -4,34 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from curvature.derivatives.products import gradient
+from curvature.display import html_table
 from curvature.empirical_risk.batches import as_batches, can_be_cut, examples
 from curvature.empirical_risk.checks import check_independent, check_repeatable, check_sum
+from curvature.empirical_risk.described import described, in_a_line
 from curvature.empirical_risk.evaluation import evaluating
 from curvature.empirical_risk.model import subject
 from curvature.empirical_risk.nested import digest, moved, part_of, rows_of
 from curvature.empirical_risk.outputs import as_returned, call_model, logits_of
+from curvature.empirical_risk.survey import Survey, go_over_all
 from curvature.empirical_risk.whole import WholeLoss, examples_of, named_whole
 from curvature.losses import Loss, as_loss, whole_loss
 
 Mode = Literal["eval", "train"]
 BatchLoss = Callable[[nn.Module, Any], Any]
 FEW = 8  # examples on which the checks are made
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What one forward pass over all batches tells: L(w), Σω and the number of examples."""
-
-    value: float
-    weight: float
-    examples: int
 
 
 class EmpiricalRisk:
@@ -89,6 +82,17 @@ class EmpiricalRisk:
         """
         return cls(model, whole_loss(batch_loss) or named_whole(batch_loss), batches, **options)
 
+    def __repr__(self) -> str:
+        return f"EmpiricalRisk, {self.size:,} parameters: {in_a_line(self.described)}"
+
+    def _repr_html_(self) -> str:
+        return html_table("EmpiricalRisk", self.described)
+
+    @property
+    def described(self) -> dict[str, str]:
+        """What is measured, in words; nothing is computed for it."""
+        return described(self, self._surveyed)
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """The state in which everything is computed; entering it inside itself costs nothing."""
@@ -115,28 +119,9 @@ class EmpiricalRisk:
             FloatingPointError: if the loss is not finite.
         """
         if self._surveyed is None or self._versions() != self._surveyed_at:
-            self._surveyed = self._go_over_all()
+            self._surveyed = go_over_all(self)
             self._surveyed_at = self._versions()
         return self._surveyed
-
-    def _go_over_all(self) -> Survey:
-        total, weight, count = 0.0, 0.0, 0
-        # a whole loss may differentiate by its inputs (physics-informed networks)
-        with self.evaluating(), torch.set_grad_enabled(self.loss is None):
-            for index, batch in enumerate(self.batches):
-                if index == 0:
-                    self.check(batch)
-                for part in self.parts(batch):
-                    sum_, part_weight = self._sum_and_weight(part)
-                    total += float(sum_.detach())
-                    weight += float(part_weight)
-                    count += self._examples(part)
-        if not weight > 0:
-            raise ValueError("No example counts: the weights of all batches are zero.")
-        value = total if self.reduction == "sum" else total / weight
-        if value != value or value in (float("inf"), float("-inf")):
-            raise FloatingPointError(f"The loss is {value} at these weights: the run diverged.")
-        return Survey(value, weight, count)
 
     @property
     def given_loss(self) -> Any:
@@ -181,7 +166,7 @@ class EmpiricalRisk:
 
     def parts(self, batch: Any) -> Iterator[Any]:
         """The micro-batches of one batch, on the model's device and in its dtype."""
-        n = self._examples(batch)
+        n = self.examples_in(batch)
         step = n if self.micro_batch is None or self.loss is None else self.micro_batch
         if step >= n:
             yield moved(batch, self.device, self.dtype)
@@ -207,7 +192,7 @@ class EmpiricalRisk:
     @property
     def largest_part(self) -> int:
         """Examples in the largest micro-batch."""
-        largest = max(self._examples(batch) for batch in self.batches)
+        largest = max(self.examples_in(batch) for batch in self.batches)
         return largest if self.loss is None else min(largest, self.micro_batch or largest)
 
     @property
@@ -253,10 +238,12 @@ class EmpiricalRisk:
     def _versions(self) -> list[int]:
         return [0 if p.is_inference() else p._version for p in self.model.parameters()]
 
-    def _examples(self, batch: Any) -> int:
+    def examples_in(self, batch: Any) -> int:
+        """How many a batch holds; 0 where that isn't known."""
         return examples_of(batch) if self.loss is None else examples(batch)
 
-    def _sum_and_weight(self, part: Any) -> tuple[Tensor, Tensor]:
+    def sum_and_weight(self, part: Any) -> tuple[Tensor, Tensor]:
+        """Σ_i ω_i ℓ_i and Σ_i ω_i of a micro-batch; refuses what doesn't add up."""
         if self.loss is None:
             self._whole_loss.check_sum(self.model, part)
             return self._whole_loss.sum_and_weight(self.model, part)

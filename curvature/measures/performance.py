@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curvature.display import Shown
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.outputs import logits_in
 from curvature.losses import Loss
@@ -15,9 +16,11 @@ from curvature.losses import Loss
 BINS = 15  # of equal width in confidence (Guo et al. 2017)
 
 
-@dataclass(frozen=True)
-class Performance:
+@dataclass(frozen=True, repr=False)
+class Performance(Shown):
     """``loss`` is L(w); accuracy and calibration are None for what is no classification."""
+
+    _brief = ("loss", "accuracy", "calibration_error", "examples")
 
     loss: float
     examples: int

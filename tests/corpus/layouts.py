@@ -95,26 +95,6 @@ LAYOUTS = [
         {"batch_size": 3},
     ),
     Case(
-        "two heads in a mapping, targets in a tuple",
-        wrap(
-            two_heads,
-            body=lambda: nn.Linear(4, 5),
-            classes=lambda: nn.Linear(5, 3),
-            value=lambda: nn.Linear(5, 1),
-        ),
-        of_two_heads,
-        (VECTORS, (Y, VECTORS[:, 0])),
-        mean_of_two_heads,
-        {"batch_size": 3},
-    ),
-    Case(
-        "a tuple of outputs",
-        wrap(lambda m, x: (m.net(x), m.net[0](x)), net=mlp()),
-        of_a_tuple,
-        uneven(VECTORS, Y),
-        lambda m: CE(m.net) + 0.1 * m.net[0](VECTORS).square().mean(),
-    ),
-    Case(
         "a named loss of a tuple of one",
         wrap(lambda m, x: (m.net(x),), net=mlp()),
         "cross_entropy",
@@ -167,6 +147,28 @@ LAYOUTS = [
         "cross_entropy",
         [(x.transpose(0, 1), y) for x, y in uneven(SEQUENCES, Y)],
         lambda m: mean_ce(m(SEQUENCES.transpose(0, 1)), Y),
+    ),
+]
+STRUCTURED = [
+    Case(
+        "two heads in a mapping, targets in a tuple",
+        wrap(
+            two_heads,
+            body=lambda: nn.Linear(4, 5),
+            classes=lambda: nn.Linear(5, 3),
+            value=lambda: nn.Linear(5, 1),
+        ),
+        of_two_heads,
+        (VECTORS, (Y, VECTORS[:, 0])),
+        mean_of_two_heads,
+        {"batch_size": 3},
+    ),
+    Case(
+        "a tuple of outputs",
+        wrap(lambda m, x: (m.net(x), m.net[0](x)), net=mlp()),
+        of_a_tuple,
+        uneven(VECTORS, Y),
+        lambda m: CE(m.net) + 0.1 * m.net[0](VECTORS).square().mean(),
     ),
 ]
 WHOLE = [
