@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 if TYPE_CHECKING:
     import pandas as pd
 
+_LONG = 70  # characters of a text in a line
 Row = dict[str, Any]
 
 
@@ -98,7 +99,7 @@ def _converged(row: Row) -> Sequence[str]:
 
 def _named(name: str, value: Any) -> str:
     if isinstance(value, str):
-        return value
+        return value if len(value) <= _LONG else f"{value[:_LONG]}…"
     words = name.replace("_", " ")
     return f"{text(value)} {words}" if isinstance(value, int) else f"{words} {text(value, 3)}"
 

@@ -19,7 +19,7 @@ _SLOPE = 1e-2  # between gradients, relative to the sum of their lengths
 
 @dataclass(frozen=True)
 class WholeLoss:
-    """``function(model, batch)`` returns a mean, or (mean, weight); a mean counts by examples."""
+    """``function(model, batch)`` returns a mean, one number per example, or (mean, weight)."""
 
     function: Callable[[nn.Module, Any], Any]
     only_one_batch: bool  # whose weight doesn't matter
@@ -36,8 +36,8 @@ class WholeLoss:
 
         Gradients are compared: where all examples have about the same loss, values say nothing.
         """
-        mean, n, is_plain = self._called(model, batch)
-        if n < 2 or not is_plain:
+        mean, _, is_plain = self._called(model, batch)
+        if examples_of(batch) < 2 or not is_plain:
             return
         if not torch.allclose(mean, self._called(model, batch)[0], rtol=1e-4, equal_nan=True):
             raise ValueError(
@@ -55,21 +55,23 @@ class WholeLoss:
 
     def check_sum(self, model: nn.Module, batch: Any) -> None:
         """Refuse a plain mean over a batch that isn't the mean of its parts' means, weighed."""
-        mean, n, is_plain = self._called(model, batch)
-        if n < 2 or not is_plain:
+        mean, weight, is_plain = self._called(model, batch)
+        if examples_of(batch) < 2 or not is_plain:
             return
-        parts = _parts(batch)
-        sums = [float(self.sum_and_weight(model, part)[0].detach()) for part in parts]
-        check_additive(_NAME, float(mean.detach()) * n, sums, [examples_of(p) for p in parts])
+        found = [self.sum_and_weight(model, part) for part in _parts(batch)]
+        sums, sizes = [float(total.detach()) for total, _ in found], [int(n) for _, n in found]
+        check_additive(_NAME, float(mean.detach()) * weight, sums, sizes)
 
     def _called(self, model: nn.Module, part: Any) -> tuple[Tensor, Any, bool]:
-        """The mean, its weight, and whether that is only the examples' number, and matters."""
+        """The mean, its weight, and whether that was only counted, and matters."""
         value = self.function(model, part)
+        if isinstance(value, Tensor) and value.numel() > 1:  # one number per example
+            return value.mean(), value.numel(), not self.only_one_batch
         mean, weight = value if isinstance(value, tuple) else (value, self._examples(part))
         if not isinstance(mean, Tensor) or mean.numel() != 1:
             raise TypeError(
-                "`loss(model, batch)` must return a scalar tensor, or (mean, weight); got "
-                f"{tuple(mean.shape) if isinstance(mean, Tensor) else type(mean).__name__}."
+                "`loss(model, batch)` must return a mean, one number per example, or (mean, "
+                f"weight); got {tuple(mean.shape) if isinstance(mean, Tensor) else _kind(mean)}."
             )
         return mean.reshape(()), weight, not isinstance(value, tuple) and not self.only_one_batch
 
@@ -81,6 +83,10 @@ class WholeLoss:
                 "could not be weighed. Let `loss(model, batch)` return (mean, weight)."
             )
         return n or 1
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}"
 
 
 def _parts(batch: Any) -> list[Any]:

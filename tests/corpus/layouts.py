@@ -31,6 +31,20 @@ def physics_informed(model: nn.Module, batch: Tensor) -> Tensor:
     return (slope**2).sum(1).mean()
 
 
+def of_a_third_derivative(model: nn.Module, batch: Tensor) -> Tensor:
+    """As in Korteweg and de Vries' equation, u_xxx + u u_x; the batch itself is marked."""
+    u = model(batch.requires_grad_())
+    slopes = [u]
+    for _ in range(3):
+        g = torch.autograd.grad(slopes[-1].sum(), batch, create_graph=True)[0]
+        slopes.append(g.sum(1, keepdim=True))
+    return (slopes[3] + u * slopes[1]).square().mean(1)
+
+
+def mean_of_a_third_derivative(model: nn.Module) -> Tensor:
+    return of_a_third_derivative(model, VECTORS.clone()).mean()
+
+
 @dataclass
 class Pair:
     x: Tensor
@@ -218,5 +232,12 @@ WHOLE = [
         physics_informed,
         list(VECTORS.split(3)),
         lambda m: physics_informed(m, VECTORS),
+    ),
+    Case(
+        "a third derivative by its inputs",
+        mlp(),
+        of_a_third_derivative,
+        list(VECTORS.split(3)),
+        mean_of_a_third_derivative,
     ),
 ]
