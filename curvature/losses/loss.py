@@ -45,16 +45,3 @@ class Loss:
                 return torch.zeros_like(f)
             (gradient,) = torch.autograd.grad(value, f, materialize_grads=True)
         return gradient
-
-    def hessian_product(self, outputs: Tensor, targets: Any, u: Tensor) -> Tensor:
-        """ΛU for U in the shape of ``outputs``, Λ = ∂²(Σ_i ω_i ℓ_i)/∂f² block by block."""
-        f = outputs.detach().requires_grad_()
-        with torch.enable_grad():
-            value = self.sum(f, targets)
-            if not value.requires_grad:
-                return torch.zeros_like(f)
-            (g,) = torch.autograd.grad(value, f, create_graph=True, materialize_grads=True)
-            if not g.requires_grad:
-                return torch.zeros_like(f)
-            (product,) = torch.autograd.grad(g, f, u, materialize_grads=True)
-        return product
