@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curvature.losses import LOSSES, Loss, as_loss, examples_in, whole_loss
-from tests.conftest import seeded
 from tests.corpus.case import Y, randn
 from tests.corpus.layouts import of_model_and_batch
 from tests.corpus.losses import BITS, LIKELY, OMEGA, REAL
