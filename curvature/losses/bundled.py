@@ -209,9 +209,9 @@ def _classes_second(outputs: Tensor, targets: Tensor) -> None:
     if per_token and outputs.shape[2:] != targets.shape[1:]:
         raise ValueError(
             f"`cross_entropy` needs logits (N, C, …), the classes second, got "
-            f"{tuple(outputs.shape)} for targets {tuple(targets.shape)}. Pass the loss "
-            "`lambda f, y: torch.nn.functional.cross_entropy(f.mT, y)`, or one that returns (mean, "
-            "weight) where tokens are padded."
+            f"{tuple(outputs.shape)} for targets {tuple(targets.shape)}. Of a language model take "
+            "the loss `next_token`; else let the model return `logits.mT`, or pass a loss of "
+            "(outputs, targets) that returns (mean, weight)."
         )
 
 

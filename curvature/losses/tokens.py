@@ -8,6 +8,11 @@ from torch import Tensor
 from curvature.losses.bundled import cross_entropy
 from curvature.losses.loss import Loss, Reduction
 
+_SHIFTED = (
+    " The labels are the input tokens themselves, -100 where they are padding; the loss shifts "
+    "them."
+)
+
 
 def next_token(*, ignore_index: int = -100, reduction: Reduction = "mean") -> Loss:
     """Cross-entropy of logits (N, T, C) at t and labels (N, T) at t + 1, as of causal models."""
@@ -28,8 +33,8 @@ def _of_tokens(name: str, shift: int, ignore_index: int, reduction: Reduction) -
         """(N, C, T − shift)."""
         if outputs.ndim != 3 or outputs.shape[:2] != targets.shape:
             raise ValueError(
-                f"`{name}` takes logits (N, T, C) and labels (N, T), got {tuple(outputs.shape)} "
-                f"and {tuple(targets.shape)}."
+                f"`{name}` needs logits (N, T, V) and labels (N, T), got {tuple(outputs.shape)} "
+                f"and {tuple(targets.shape)}.{_SHIFTED * shift}"
             )
         return outputs[:, : outputs.shape[1] - shift].movedim(-1, 1)
 

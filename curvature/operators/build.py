@@ -16,9 +16,10 @@ from curvature.derivatives.products import custom_functions, gradient
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.differences import check_custom_functions
 from curvature.empirical_risk.kernels import FusedCalls
+from curvature.empirical_risk.nested import joined
 from curvature.linalg.operator import dot, norm
 from curvature.operators.differences import Differences
-from curvature.operators.kinds import Kind, product
+from curvature.operators.kinds import Kind, hides_outputs, product
 from curvature.operators.risk_operator import RiskOperator
 
 _FUSED = "attention is computed by the plain kernel: the fused ones have no second derivative"
@@ -122,6 +123,12 @@ def _check_products(operator: RiskOperator) -> None:
     u, v = _random_vectors(risk)
     with risk.evaluating():
         part = risk.few(next(iter(risk.batches)))
+        if operator.kind != "hessian" and hides_outputs(risk, part):
+            raise ValueError(
+                f"The loss takes more of the network than the tensors found in its outputs, so "
+                f"`{operator.kind}` isn't known. Let the model return tuples, dicts or dataclasses "
+                "of tensors, or use `hessian`."
+            )
         with FusedCalls() as calls:
             value = risk.loss_sum(part)
         if calls.attention and _FUSED not in risk.notes:
@@ -160,7 +167,7 @@ def _rounding(risk: EmpiricalRisk, part: Any) -> float:
     if risk.loss is None:
         return 0.0
     with risk.evaluating():
-        outputs = risk.outputs(part)
+        outputs = joined(risk.predictions(part))
         generator = torch.Generator().manual_seed(0)
         signs = torch.randint(2, outputs.shape, generator=generator).to(outputs) * 2 - 1
         Js = risk.flatten(gradient((outputs * signs).sum(), risk.leaves))

@@ -56,5 +56,5 @@ def test_its_root_squares_to_its_hessian(name: str) -> None:
 
 @names
 def test_other_shapes_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"takes logits \(N, T, C\) and labels \(N, T\)"):
+    with pytest.raises(ValueError, match=r"needs logits \(N, T, V\) and labels \(N, T\)"):
         as_loss(name).sum(OUTPUTS[:, 0], LABELS[:, 0])
