@@ -11,6 +11,7 @@ from curvature.runs.fields import checked, option
 
 FORMAT = 1  # of the ids: raise it when a field changes its meaning
 
+_COMPILE = "--compile/--no-compile"
 _SEEDS = 2**63  # what a torch.Generator takes
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -106,11 +107,11 @@ class RunConfig(_Hashed):
         "float32, or bfloat16 autocast (norms stay in float32).",
         choices=("float32", "bfloat16"),
     )
+    compile: bool = option(
+        False, "Compile the steps: alike but for rounding.", flag=_COMPILE, in_id=False
+    )
     seed: int = option(
-        0,
-        "Seed of the initial weights, of the order of the data, and the rest.",
-        least=0,
-        below=_SEEDS,
+        0, "Seed of the initial weights, the order of the data, the rest.", least=0, below=_SEEDS
     )
 
     def __post_init__(self) -> None:
