@@ -38,9 +38,9 @@ def analyze(
     subject = load_subject(checkpoint, config, trust=trust)
     for note in subject.notes:
         say(note)
-    rows = describing_rows(subject)
     H = operator_of(subject, config)
-    say(str(plan_of(H, config)))
+    say(str(plan_of(H, config)))  # which also sees to it that the work fits in memory
+    rows = describing_rows(subject)
     rows += measured_rows(H, config, report or (lambda metric, interim: None))
     return [{**row, **subject.provenance} for row in rows]
 

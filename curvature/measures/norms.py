@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.shortage import within_memory
 from curvature.linalg.operator import norm
 
 
@@ -18,4 +19,4 @@ class Norms:
 
 def norms(risk: EmpiricalRisk) -> Norms:
     """‖w‖₂ and ‖∇L(w)‖₂, accumulated in float64; one gradient over all batches."""
-    return Norms(float(norm(risk.weights())), float(norm(risk.gradient())))
+    return Norms(float(norm(risk.weights())), float(norm(within_memory(risk, risk.gradient))))

@@ -189,7 +189,7 @@ class AnalysisConfig(_Hashed):
         choices=("auto", "plain"),
     )
     memory: str | None = option(
-        None, "Memory for graphs kept between products, 4GB say; else a quarter.", in_id=False
+        None, "Memory for products and the graphs kept between them, as 4GB.", in_id=False
     )
     micro_batch: int | None = option(None, "Examples at a time in memory.", in_id=False, least=1)
     device: str = option("auto", "auto, cpu, cuda[:i] or mps.", in_id=False)
