@@ -7,7 +7,8 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -119,7 +120,23 @@ def call(
     for name, parameter in list(_parameters(function).items())[len(args) :]:
         if parameter.default is parameter.empty and name not in keywords:
             raise ValueError(f"The {kind} needs the option `{name}`; write {name}=….")
-    return function(*args, **keywords)
+    with named(function, kind):
+        return function(*args, **keywords)
+
+
+@contextmanager
+def named(function: Callable[..., Any], kind: str) -> Iterator[None]:
+    """Say which of someone's own functions it was that failed, and how; ours say so themselves."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        if str(getattr(function, "__module__", "")).startswith("curvature."):
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        again = RuntimeError if isinstance(error, RuntimeError) else ValueError
+        raise again(f"The {kind} failed with {what}. CURV_TRACEBACK=1 shows where.") from error
 
 
 def arguments(
@@ -176,8 +193,10 @@ def _imported(name: str, kind: str) -> Callable[..., Any]:
         thing: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             thing = getattr(thing, part)
-    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
-        raise ValueError(f"The {kind} `{name}` can't be imported: {error}.") from error
+    except Exception as error:  # whatever the module does when it is imported
+        usual = (ImportError, AttributeError, ValueError, SyntaxError)
+        what = error if isinstance(error, usual) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"The {kind} `{name}` can't be imported: {what}.") from error
     if not callable(thing):
         raise ValueError(f"The {kind} `{name}` is a {type(thing).__name__}, not a callable.")
     return typing.cast(Callable[..., Any], thing)

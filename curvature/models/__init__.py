@@ -69,7 +69,8 @@ def build(
             f"`{spec.directory}` in `{spec_text}` is not an option; a model's are key=value."
         )
     keywords = _keywords(factory, spec, {"input_shape": input_shape, "classes": classes})
-    model = _seeded(lambda: factory(**keywords), generator)
+    with names.named(factory, f"model `{spec.name}`"):
+        model = _seeded(lambda: factory(**keywords), generator)
     if not isinstance(model, nn.Module):
         raise TypeError(f"`{spec.name}` gave a {type(model).__name__}, not a torch.nn.Module.")
     return model
