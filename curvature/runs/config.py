@@ -12,6 +12,7 @@ from curvature.runs.fields import checked, option
 FORMAT = 1  # of the ids: raise it when a field changes its meaning
 
 _COMPILE = "--compile/--no-compile"
+_FLOAT32 = 3.4e38  # more is infinite in a network's precision
 _SEEDS = 2**63  # what a torch.Generator takes
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -78,12 +79,12 @@ class RunConfig(_Hashed):
     optimizer: str = option(
         "sgd", "sgd, msgd, adam, sam, sa-sgd, sa-sam (see `curv optimizers`), or module:class."
     )
-    lr: float = option(0.1, "Learning rate η (for sa-sgd and sa-sam: η₀).", above=0)
+    lr: float = option(0.1, "Learning rate η (for sa-sgd and sa-sam: η₀).", above=0, below=_FLOAT32)
     weight_decay: float = option(
-        0.0, "Weight decay λ: adds λw to the gradient that descends.", least=0
+        0.0, "Weight decay λ: adds λw to the gradient that descends.", least=0, below=_FLOAT32
     )
     rho: float | None = option(
-        None, "Radius ρ of the ascent step (sam; its default is 0.05).", least=0
+        None, "Radius ρ of the ascent step (sam; its default is 0.05).", least=0, below=_FLOAT32
     )
     sa_variant: str = option(
         "poster",
@@ -182,9 +183,9 @@ class AnalysisConfig(_Hashed):
         "float32", "Precision of weights and products.", choices=("float32", "float64")
     )
     tf32: bool = option(False, "Allow TF32 on a GPU (less accurate).")
-    products: str = option(
-        "auto",
-        "How Hv is formed: auto looks for the fastest way, plain is autograd twice as it is.",
+    products: str | None = option(
+        None,
+        "How Hv is formed: the fastest way (auto), or autograd twice as it is (plain, a sweep's).",
         in_id=False,
         choices=("auto", "plain"),
     )
