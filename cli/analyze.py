@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from curvature.analysis import Row
+from curvature.analysis import Interrupted, Row
 from curvature.analysis import analyze as analyze_checkpoint
 from curvature.runs.checkpoint import load_checkpoint
 from curvature.runs.config import AnalysisConfig
@@ -18,7 +18,8 @@ from curvature.runs.files import require_file
 from curvature.runs.table import write_rows
 
 from .options import options_from
-from .output import WEIGHTS, Output, output_options
+from .output import INTERRUPTED, WEIGHTS, Output, output_options
+from .tables import refuse_to_replace
 
 TABLES = {".jsonl": write_rows, ".csv": write_csv}
 
@@ -61,13 +62,20 @@ def analyze(
     rows: list[Row] = []
     for path in checkpoints:
         checkpoint = load_checkpoint(path, weights=weights)
-        found = analyze_checkpoint(
-            checkpoint, config, trust=trust, announce=output.say, report=output.report
-        )
+        title, interrupted = str(path), False
+        try:
+            found = analyze_checkpoint(
+                checkpoint, config, trust=trust, announce=output.say, report=output.report
+            )
+        except Interrupted as stopped:
+            found, title, interrupted = stopped.rows, f"{path} (interrupted)", True
         found = [{"checkpoint": str(path), **row} for row in found]
-        output.show(str(path), found)
+        output.show(title, found)
         rows += found
         write(rows)  # what is measured is safe, whatever becomes of the next
+        if interrupted:
+            output.say(f"Interrupted: of {path} only what was finished is kept.")
+            raise click.exceptions.Exit(INTERRUPTED)
 
 
 def _writer(out: Path | None) -> Callable[[list[Row]], None]:
@@ -79,6 +87,7 @@ def _writer(out: Path | None) -> Callable[[list[Row]], None]:
         raise ValueError(f"`--out` takes a file in {' or '.join(TABLES)}, not `{out}`.")
     if out.is_dir():
         raise IsADirectoryError(f"{out} is a directory; name a file to write.")
+    refuse_to_replace(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(out.parent, os.W_OK):
         raise PermissionError(f"{out.parent} can't be written to.")
