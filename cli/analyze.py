@@ -68,6 +68,8 @@ def analyze(
                 checkpoint, config, trust=trust, announce=output.say, report=output.report
             )
         except Interrupted as stopped:
+            if not stopped.rows:
+                raise
             found, title, interrupted = stopped.rows, f"{path} (interrupted)", True
         found = [{"checkpoint": str(path), **row} for row in found]
         output.show(title, found)
