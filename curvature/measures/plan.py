@@ -33,6 +33,7 @@ class Plan:
     memory_bytes: int
     products: int
     trace_products: float
+    trace_passes: int
     cut_to: int | None = None  # examples at a time, where more would not fit
 
     def __str__(self) -> str:
@@ -48,7 +49,8 @@ class Plan:
             parts.append(f"eigenvalues about {self.products} products ({duration(seconds)})")
         if self.trace_products:
             seconds = self.trace_products * self.product_seconds
-            parts.append(f"trace at least {duration(seconds)}")
+            passes = f"{self.trace_passes} pass{'es' if self.trace_passes > 1 else ''}"
+            parts.append(f"trace at least {passes} ({duration(seconds)})")
         return "; ".join(parts) + "."
 
 
@@ -66,7 +68,7 @@ def plan(H: RiskOperator, *, trace: bool, eigenvalues: int, by_parts: bool = Tru
     v = torch.ones(risk.size, dtype=risk.dtype, device=risk.device)
     measured(lambda: term @ v)  # the first call warms up
     cost = measured(lambda: term @ v)
-    least = SPLIT_TRACE if by_parts and not refusal(H) else MIN_PASSES
+    split = by_parts and not refusal(H)
     each = cost.saved_bytes / max(examples, 1)
     cut_to = _made_to_fit(H, each)
     kept = min(H.budget, each * risk.survey.examples) * bool(eigenvalues)
@@ -78,7 +80,8 @@ def plan(H: RiskOperator, *, trace: bool, eigenvalues: int, by_parts: bool = Tru
         product_seconds=cost.seconds * risk.survey.examples / max(examples, 1),
         memory_bytes=int(max(PEAK * each * risk.largest_part, kept + H.reserved) + vectors),
         products=LANCZOS_PRODUCTS * eigenvalues,
-        trace_products=least * trace,
+        trace_products=(SPLIT_TRACE if split else MIN_PASSES) * trace,
+        trace_passes=1 if split else MIN_PASSES,
         cut_to=cut_to,
     )
 

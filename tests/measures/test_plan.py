@@ -74,3 +74,12 @@ def test_a_batch_that_cannot_be_cut_stays_whole() -> None:
     told = plan(RiskOperator(risk, "hessian", memory=1e4), trace=False, eigenvalues=0)
     assert told.cut_to is None
     assert risk.micro_batch is None
+
+
+def test_the_line_says_sizes_time_memory_and_passes() -> None:
+    H = hessian(network(), "cross_entropy", DATA, batch_size=60)
+    told = str(plan(H, trace=True, eigenvalues=1, by_parts=False))
+    assert "965 parameters, 120 examples in 2 batches" in told
+    assert "of memory" in told
+    assert "eigenvalues about 12 products (" in told
+    assert "trace at least 8 passes (" in told
