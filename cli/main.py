@@ -20,7 +20,7 @@ COMMANDS = {
     "show": "Show what is in a checkpoint, anyone's.",
     "table": "Gather the rows of a study into one table.",
     "heatmap": "Draw a metric over learning rate and weight decay.",
-    "compare": "Compare optimizers at their best settings.",
+    "compare": "Compare networks under one protocol, or optimizers at their best settings.",
     "report": "Write a study on one HTML page.",
     "models": "List the models that can be named.",
     "datasets": "List the data sets that can be named.",

@@ -13,6 +13,7 @@ from curvature._version import __version__
 
 if TYPE_CHECKING:
     from curvature.analysis import analyze
+    from curvature.comparison import compare
     from curvature.empirical_risk import EmpiricalRisk
     from curvature.linalg import LinearOperator
     from curvature.losses import Loss
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from curvature.operators import functional_hessian, ggn, hessian
     from curvature.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from curvature.runs.config import AnalysisConfig, RunConfig
+    from curvature.runs.table import read_table
     from curvature.training import evaluate, train
 
 _HOME = {
@@ -47,6 +49,8 @@ _HOME = {
     "load_checkpoint": "runs.checkpoint",
     "save_checkpoint": "runs.checkpoint",
     "analyze": "analysis",
+    "compare": "comparison",
+    "read_table": "runs.table",
 }
 
 __all__ = [
@@ -58,6 +62,7 @@ __all__ = [
     "RunConfig",
     "__version__",
     "analyze",
+    "compare",
     "eigenvalues",
     "eigmax",
     "eigmin",
@@ -67,6 +72,7 @@ __all__ = [
     "hessian",
     "load_checkpoint",
     "performance",
+    "read_table",
     "save_checkpoint",
     "trace",
     "train",

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
+from curvature.display import Several
 from curvature.linalg import EigenEstimate, LinearOperator, lanczos, power_iteration
 from curvature.linalg.operator import require_operator
 from curvature.operators import RiskOperator
@@ -70,18 +71,20 @@ def eigenvalues(
     max_products: int = 200,
     generator: torch.Generator | None = None,
     report: Report | None = None,
-) -> tuple[EigenEstimate, ...]:
+) -> Several[EigenEstimate]:
     """The ``k`` largest eigenvalues, repeated ones as often as they occur, by Lanczos."""
     require_operator(A)
     generator = generator or torch.Generator().manual_seed(0)
     with _linearized(A) as A:
-        return lanczos(
-            A,
-            generator=generator,
-            k=k,
-            rtol=rtol,
-            max_products=max_products,
-            report=_of_first(report),
+        return Several(
+            lanczos(
+                A,
+                generator=generator,
+                k=k,
+                rtol=rtol,
+                max_products=max_products,
+                report=_of_first(report),
+            )
         )
 
 

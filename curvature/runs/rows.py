@@ -5,6 +5,8 @@ A row is a flat dict: one number with all that is needed to read it. An absent c
     run, analysis, metric, step, block, probe, index   the key, unique in a table (`KEY`)
     value, standard_error, sampling_error, residual    the number; errors of probes and of images
     low, high, n                                       of a statistic over n rows
+    name, low, high, wide_low, wide_high               of a comparison: whose it is, the estimate's
+                                                       interval, and that over other examples
     passes, seconds, method, converged                 what it cost, how it was got
     products                                           how products with the Hessian were formed
     status, message                                    ok, diverged (value is None) or failed; why
