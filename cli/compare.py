@@ -13,7 +13,7 @@ from curvature.comparison.sources import has_networks
 from curvature.plots.style import levels
 from curvature.runs.config import AnalysisConfig
 from curvature.runs.rows import Row
-from curvature.statistics import Verdict, at_best, best_settings, select, summarize
+from curvature.statistics import Verdict, at_best, best_settings, is_tracked, select, summarize
 from curvature.statistics import compare as verdicts_on
 from curvature.statistics.settings import LARGER_IS_BETTER, SMALLER_IS_BETTER
 
@@ -129,7 +129,7 @@ def _compare_optimizers(
     best = best_settings(rows, metric=choose_by)
     _say_who_is_missing(rows, best, choose_by, output)
     chosen = at_best(rows, best)
-    there = {row.get("metric") for row in chosen}
+    there = {row.get("metric") for row in chosen if analysis or not is_tracked(row)}
     metrics = metrics or tuple(m for m in METRICS if m in there)
     table: list[Row] = []
     answer: dict[str, Any] = {"best": best, "means": [], "verdicts": []}

@@ -19,6 +19,7 @@ COMMANDS = {
     "analyze": "Measure the curvature at checkpoints: Tr(H) and λ_max, with their uncertainty.",
     "show": "Show what is in a checkpoint, anyone's.",
     "table": "Gather the rows of a study into one table.",
+    "curves": "Draw training over its epochs, with the curvature that was tracked.",
     "heatmap": "Draw a metric over learning rate and weight decay.",
     "compare": "Compare networks under one protocol, or optimizers at their best settings.",
     "report": "Write a study on one HTML page.",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from curvature.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from curvature.runs.config import AnalysisConfig, RunConfig
     from curvature.runs.table import read_table
+    from curvature.tracking import CurvatureTracker
     from curvature.training import evaluate, train
 
 _HOME = {
@@ -43,6 +44,7 @@ _HOME = {
     # runs and their checkpoints
     "train": "training",
     "evaluate": "training",
+    "CurvatureTracker": "tracking",
     "RunConfig": "runs.config",
     "AnalysisConfig": "runs.config",
     "Checkpoint": "runs.checkpoint",
@@ -56,6 +58,7 @@ _HOME = {
 __all__ = [
     "AnalysisConfig",
     "Checkpoint",
+    "CurvatureTracker",
     "EmpiricalRisk",
     "LinearOperator",
     "Loss",

@@ -37,6 +37,9 @@ def commands(code: str) -> list[list[str]]:
     return [shlex.split(text, comments=True)[1:] for text in texts if text.startswith("curv ")]
 
 
+# of Lightning's, which a page uses
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The .train_dataloader. does not have many workers")
 @each_page
 def test_the_code_of_a_page_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

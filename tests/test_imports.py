@@ -53,7 +53,7 @@ ARROWS = {
         "devices",
         "_version",
     },
-    "tracking": {"measures", "empirical_risk", "runs"},
+    "tracking": {"measures", "operators", "empirical_risk", "optimizers", "runs", "_version"},
     "integrations": {"tracking"},
     "sweep": {"training", "analysis", "runs", "devices"},
     "comparison": {"analysis", "models", "empirical_risk", "runs", "statistics", "plots"},

@@ -14,7 +14,7 @@ from curvature.runs.files import read_json
 from curvature.runs.folder import RunFolder
 from curvature.runs.rows import Row
 from curvature.runs.table import read_csv, read_rows, read_table
-from curvature.statistics import measured_on, select
+from curvature.statistics import is_tracked, measured_on, select
 from curvature.statistics.provenance import portable
 
 READERS: dict[str, Callable[[Path], list[Row]]] = {".jsonl": read_rows, ".csv": read_csv}
@@ -109,7 +109,7 @@ def _network_of_folder(path: Path, given: str, weights: str) -> Network:
     """Its rows, where curvature was measured there; else its checkpoint, or a saved model."""
     if not is_run_folder(path):
         return Network(given, load=lambda: load_checkpoint(path, weights=weights))
-    rows = read_table(path)
+    rows = [row for row in read_table(path) if not is_tracked(row)]
     if any(row.get("metric") in CURVATURES for row in rows):
         return Network(given, rows=tuple(rows))
     file = RunFolder(path).checkpoint

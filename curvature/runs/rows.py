@@ -28,6 +28,7 @@ from curvature.runs.messages import printable
 
 Row = dict[str, Any]
 
+TRACKING = "tracking"  # the analysis of rows that are measured while a run goes on
 KEY = ("run", "analysis", "metric", "step", "block", "probe", "index")
 NUMBERS = ("value", "standard_error", "sampling_error", "residual", "low", "high", "n")
 COUNTS = ("step", "passes", "seconds", "parameters", "examples", "batch_size")

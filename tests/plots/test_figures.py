@@ -198,6 +198,46 @@ def test_training_curves_mark_a_divergence() -> None:
     assert "4 runs; 2 diverged" in caption_of(figure)
 
 
+def tracked() -> list[Row]:
+    """Two runs in rows as trackers write them; the second one's λ_max ran out of its budget."""
+    values = {"eigmax": 4.0, "trace": 40.0, "stability_threshold": 20.0}
+    return [
+        {
+            "run": run,
+            "analysis": "tracking",
+            "metric": metric,
+            "step": step,
+            "epoch": step / 5,
+            "value": value + step,
+            "converged": run == "a" or metric != "eigmax",
+            "run.optimizer": {"a": "sgd", "b": "msgd"}[run],
+        }
+        for run in ("a", "b")
+        for step in (5, 10)
+        for metric, value in values.items()
+    ]
+
+
+def test_training_curves_show_tracked_curvature_beside_the_threshold() -> None:
+    rows = statistics.along_training(tracked())
+    figure = FIGURES["training_curves"]([*history(), *rows], panels=("eigmax", "trace"))
+    assert heights(figure, "threshold") == [25.0, 25.0, 30.0, 30.0]
+    assert heights(figure, "curve") == [9.0, 9.0, 14.0, 14.0, 45.0, 45.0, 50.0, 50.0]
+    assert heights(figure, "point") == [9.0, 14.0]  # hollow: run b's
+    caption = caption_of(figure)
+    assert "2 unconverged values (hollow)" in caption
+    assert "from which full-batch steps diverge" in caption
+
+
+def test_a_loop_of_ones_own_has_steps_for_epochs() -> None:
+    rows = statistics.along_training([{**row, "epoch": None} for row in tracked()])
+    figure = FIGURES["training_curves"](rows, panels=("eigmax",))
+    assert figure.axes[0].get_xlabel() == "step"
+    assert heights(figure, "curve") == [9.0, 9.0, 14.0, 14.0]
+    with pytest.raises(ValueError, match="need one of the columns epoch, step"):
+        FIGURES["training_curves"]([{"run": "a", "eigmax": 1.0}])
+
+
 def test_an_optimizer_has_one_colour_in_every_figure() -> None:
     assert len({colour for _, colour, _ in OPTIMIZERS.values()}) == 6
     assert look("sam", ["sam"]) == look("sam", ["adam", "sam", "own"])
