@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from curvature.analysis import Row
+from curvature.analysis import Interrupted, Row
 from curvature.analysis import analyze as analyze_checkpoint
 from curvature.runs.checkpoint import load_checkpoint
 from curvature.runs.config import AnalysisConfig
@@ -18,8 +18,8 @@ from curvature.runs.table import write_rows
 
 from .errors import BAD_INPUT, one_line
 from .options import completing, more_options, options_from
-from .output import WEIGHTS, Output, output_options
-from .tables import require_place
+from .output import INTERRUPTED, WEIGHTS, Output, output_options
+from .tables import refuse_to_replace, require_place
 
 SPLITS = ("train", "val", "test")
 TABLES = {".jsonl": write_rows, ".csv": write_csv}
@@ -84,10 +84,15 @@ def analyze(
     for path in checkpoints:
         checkpoint = load_checkpoint(path, weights=weights)
         for title, config in configs.items():
+            interrupted = False
             try:
                 found = analyze_checkpoint(
                     checkpoint, config, trust=trust, announce=output.say, report=output.report
                 )
+            except Interrupted as stopped:
+                if not (stopped.rows or rows):
+                    raise
+                found, interrupted = stopped.rows, True
             except BAD_INPUT as error:
                 if len(configs) == 1:
                     raise
@@ -95,9 +100,13 @@ def analyze(
                 click.echo(f"curv: {path} on {title}: {one_line(error)}", err=True)
                 continue
             found = [{"checkpoint": str(path), **row} for row in found]
-            output.show(f"{path} on {title}" if len(configs) > 1 else str(path), found)
+            shown = f"{path} on {title}" if len(configs) > 1 else str(path)
+            output.show(f"{shown} (interrupted)" if interrupted else shown, found)
             rows += found
             write(rows)  # what is measured is safe, whatever becomes of the next
+            if interrupted:
+                output.say(f"Interrupted: of {shown} only what was finished is kept.")
+                raise click.exceptions.Exit(INTERRUPTED)
     if failures:
         raise click.exceptions.Exit(2)
 
@@ -125,5 +134,6 @@ def _writer(out: Path | None) -> Callable[[list[Row]], None]:
     table = TABLES.get(out.suffix.lower())
     if table is None:
         raise ValueError(f"`--out` takes a file in {' or '.join(TABLES)}, not `{out}`.")
+    refuse_to_replace(out)
     require_place(out)
     return lambda rows: table(out, rows)

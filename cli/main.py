@@ -78,7 +78,11 @@ class _Interrupted(_Refused):
     exit_code = 130  # of a program that Ctrl-C ended
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Where an error's one line is not enough, CURV_TRACEBACK=1 shows where it came from.",
+)
 @click.version_option(__version__, prog_name="curv")
 def main() -> None:
     """Measure how curved the loss of a trained PyTorch network is."""

@@ -24,7 +24,7 @@ TABLES = {  # where the names of a field are, imported when they are completed
 
 
 def options_from(
-    config: type, *, leave_out: tuple[str, ...] = (), defaults: dict[str, Any] | None = None
+    config: type, *, leave_out: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator that adds an option for each field of the dataclass ``config``."""
 
@@ -32,7 +32,7 @@ def options_from(
         hints = typing.get_type_hints(config)
         for f in reversed(fields(config)):
             if f.name not in leave_out:
-                command = _option(f, hints[f.name], defaults or {})(command)
+                command = _option(f, hints[f.name])(command)
         return command
 
     return decorate
@@ -97,9 +97,9 @@ def _with_options(name: str, given: Any, items: tuple[str, ...]) -> Any:
     return names.with_options(given, items, names.TAKE_A_DIRECTORY)
 
 
-def _option(f: Field[Any], hint: Any, defaults: dict[str, Any]) -> Any:
+def _option(f: Field[Any], hint: Any) -> Any:
     flag = f.metadata.get("flag") or "--" + f.name.replace("_", "-")
-    default = defaults.get(f.name, f.default)
+    default = f.default
     assert default is not MISSING
     settings: dict[str, Any] = {
         "default": default,

@@ -69,7 +69,7 @@ def _numbers(flag: str, help: str) -> Callable[[Any], Any]:
     metavar="DATA",
     help="Loss and accuracy on these, and on other data that is analyzed; may be repeated.",
 )
-@options_from(AnalysisConfig, leave_out=ELSEWHERE, defaults={"products": "plain"})
+@options_from(AnalysisConfig, leave_out=ELSEWHERE)
 @click.option("--analysis-seed", default=0, show_default=True, help="Seed of the probes.")
 @click.option(
     "--analysis-batch-size", default=128, show_default=True, help="Examples that share a probe."

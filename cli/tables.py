@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from curvature.runs.table import HISTORY, read_rows, read_table
 from curvature.statistics import where
 
 from .output import Output
+
+_METRIC = re.compile(rb'(^|[,"])metric(["\r\n,]|$)')
 
 SOURCES = click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 
@@ -52,6 +55,22 @@ def read_sources(sources: Sequence[Path], conditions: Sequence[str] = ()) -> lis
             raise ValueError(f"{source} holds no rows: nothing was measured there yet.")
         rows += found
     return where(rows, conditions)
+
+
+def refuse_to_replace(path: Path) -> None:
+    """Refuse to write a table over a file that is none: a name mistyped, perhaps.
+
+    A table's first bytes tell: Parquet's mark, or the column `metric` in its first line.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        first = file.readline(1 << 20)
+    if not first.startswith(b"PAR1") and not _METRIC.search(first):
+        raise ValueError(
+            f"{path} is there and holds no rows of ours, so it is not replaced: name another file "
+            "with --out, or remove it first."
+        )
 
 
 def require_columns(rows: Sequence[Row], columns: Sequence[str]) -> None:

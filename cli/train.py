@@ -78,7 +78,8 @@ def train(
       curv train --track eigmax,trace --track-every 10
 
     The run's folder is OUT/ID, where ID is the hash of what is trained: the same command again
-    goes on where it stopped, and does nothing once it is done.
+    goes on where it stopped, and once it is done only evaluates on what --evaluate-on adds. A
+    divergence is a result: it is recorded and told, and the exit code is 0, as in a sweep.
     """
     if threads:
         torch.set_num_threads(threads)

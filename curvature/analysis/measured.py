@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -44,7 +44,7 @@ def describing_rows(subject: Subject) -> list[Row]:
     ]
 
 
-def measured_rows(H: RiskOperator, config: AnalysisConfig, report: Report) -> list[Row]:
+def measured_rows(H: RiskOperator, config: AnalysisConfig, report: Report) -> Iterator[Row]:
     """A row for each curvature asked for; one that diverged doesn't hold up the others."""
     ours = config.backend == "curvature"
     wanted: list[tuple[str, bool, Callable[..., list[Row]]]] = [
@@ -52,7 +52,6 @@ def measured_rows(H: RiskOperator, config: AnalysisConfig, report: Report) -> li
         ("eigmin", config.eigmin and ours, _eigmin),
         ("trace", config.wants_trace, _trace if ours else _pyhessian_trace),
     ]
-    rows: list[Row] = []
     for metric, asked, measure in wanted:
         if not asked:
             continue
@@ -63,8 +62,7 @@ def measured_rows(H: RiskOperator, config: AnalysisConfig, report: Report) -> li
         except FloatingPointError as error:
             found = [_row(metric, status="diverged", converged=False, message=str(error))]
         seconds = time.perf_counter() - start
-        rows += [{**row, "seconds": seconds} for row in found]
-    return rows
+        yield from ({**row, "seconds": seconds} for row in found)
 
 
 def _trace(H: RiskOperator, config: AnalysisConfig, generator: Generator, told: Told) -> list[Row]:

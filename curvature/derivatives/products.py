@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import get_gradient_edge
 
 _ONCE = once_differentiable(len).__code__  # the one body of all functions so decorated
 
@@ -62,20 +63,26 @@ def _zeros(inputs: Sequence[Tensor]) -> Product:
 
 
 def _transposed_jacobian(functions: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> Product:
-    """V ↦ Σ_i (∂functions_i/∂inputs)ᵀ v_i, absent functions left out."""
+    """V ↦ Σ_i (∂functions_i/∂inputs)ᵀ v_i, absent functions left out.
+
+    Their edges in the graph suffice: the functions' values, as many as parameters, are let go.
+    """
+    edges = [
+        (i, get_gradient_edge(f))
+        for i, f in enumerate(functions)
+        if f is not None and f.requires_grad
+    ]
 
     def apply(v: Sequence[Tensor], *, keep: bool = False) -> list[Tensor]:
-        pairs = [
-            (f, v_i)
-            for f, v_i in zip(functions, v, strict=True)
-            if f is not None and f.requires_grad
-        ]
-        if not pairs:
+        if not edges:
             return [torch.zeros_like(x) for x in inputs]
-        outputs, vectors = zip(*pairs, strict=True)
         try:
             found = torch.autograd.grad(
-                outputs, inputs, vectors, retain_graph=keep, materialize_grads=True
+                [edge for _, edge in edges],
+                inputs,
+                [v[i] for i, _ in edges],
+                retain_graph=keep,
+                materialize_grads=True,
             )
         except RuntimeError as error:
             raise no_second_derivative(error) from error

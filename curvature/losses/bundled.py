@@ -154,8 +154,12 @@ def nll(
 
     Without a root: it is linear in the outputs, so G = 0 and the Hessian is all of H − G.
     """
+    unseen = [True]  # logits are told from log-probabilities on the first batch alone
 
     def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
+        if unseen:
+            _log_probabilities(outputs)
+            unseen.clear()
         omega = None if class_weights is None else class_weights.to(outputs.device, outputs.dtype)
         with _naming_classes("nll", outputs):
             return F.nll_loss(
@@ -166,6 +170,17 @@ def nll(
         return _weight_of_labels(targets, ignore_index, class_weights)
 
     return Loss("nll", sum_, weight, None, reduction, additive=True)
+
+
+def _log_probabilities(outputs: Tensor) -> None:
+    """Refuse raw logits, of which the loss has no minimum; NaN is left to whoever adds up."""
+    total = torch.logsumexp(outputs.detach().double(), dim=1 if outputs.ndim > 1 else 0)
+    if bool((total > 1e-2).any()):
+        raise ValueError(
+            f"`nll` takes log-probabilities, and the outputs' exponentials add up to "
+            f"{float(total.max().exp()):.3g}: logits, perhaps. Use the loss `cross_entropy`, or "
+            "end the model in LogSoftmax."
+        )
 
 
 def _weight_of_labels(targets: Tensor, ignore_index: int, class_weights: Tensor | None) -> Tensor:

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvature.derivatives.memory import is_out_of_memory
 from curvature.derivatives.per_example import Recording, distrusted, record
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
+from curvature.empirical_risk.shortage import halve_micro_batch
 from curvature.measures.draws import Draws
 
 _AT_ONCE = 64  # examples of a forward pass; more are slower on a CPU
@@ -114,7 +116,7 @@ class GaussNewtonTrace:
                 chosen = wanted[first : first + len(rows)].nonzero()[:, 0].tolist()
                 for few in _chunks(chosen, self._examples_at_once // self._together):
                     units = torch.tensor(few) + first
-                    values, size = self._visit(batch, [i for unit in few for i in rows[unit]])
+                    values, size = self._visit_all(batch, [rows[unit] for unit in few])
                     self.draws.add(units, values)
                     tell(units, size)
                 first += len(rows)
@@ -125,6 +127,20 @@ class GaussNewtonTrace:
         if self.rest:
             return self._together
         return min(_AT_ONCE, self.risk.micro_batch or _AT_ONCE)
+
+    def _visit_all(self, batch: Any, units: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """``_visit`` of these units; of half as many at a time where memory runs out."""
+        try:
+            return self._visit(batch, [i for unit in units for i in unit])
+        except RuntimeError as error:
+            if len(units) == 1 or not is_out_of_memory(error):
+                raise
+        if self._examples_at_once > len(units) // 2 * self._together:
+            self.risk.micro_batch = min(self._examples_at_once, self.risk.largest_part)
+            halve_micro_batch(self.risk)
+        middle = len(units) // 2
+        halves = [self._visit_all(batch, half) for half in (units[:middle], units[middle:])]
+        return torch.cat([v for v, _ in halves]), torch.cat([size for _, size in halves])
 
     def _visit(
         self, batch: Any, rows: list[int], signs: Tensor | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from curvature.display import Shown
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.shortage import within_memory
 from curvature.linalg.operator import norm
 
 
@@ -21,4 +22,4 @@ class Norms(Shown):
 
 def norms(risk: EmpiricalRisk) -> Norms:
     """‖w‖₂ and ‖∇L(w)‖₂, accumulated in float64; one gradient over all batches."""
-    return Norms(float(norm(risk.weights())), float(norm(risk.gradient())))
+    return Norms(float(norm(risk.weights())), float(norm(within_memory(risk, risk.gradient))))

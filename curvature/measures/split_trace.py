@@ -36,7 +36,7 @@ def refusal(A: LinearOperator) -> str:
     if not can_be_cut(batch):
         return "the inputs don't lead with the examples, so a batch can't be cut."
     try:
-        with risk.evaluating():
+        with risk.evaluating(), torch.no_grad():
             few = risk.few(batch)
             if not isinstance(risk.predictions(few), torch.Tensor):
                 return "the loss takes more than one tensor of outputs."

@@ -38,7 +38,10 @@ def trace(
     generator = generator or torch.Generator().manual_seed(0)
     why_not = "" if method == "hutchinson" else refusal(A)
     if method in ("split", "exact") and why_not:
-        raise ValueError(f'The trace can\'t be split: {why_not} Use `method="hutchinson"`.')
+        raise ValueError(
+            f"The trace can't be split: {why_not} Use Hutchinson's probes: "
+            '`method="hutchinson"`, or `--trace-method hutchinson`.'
+        )
     if method != "hutchinson" and not why_not:
         assert isinstance(A, RiskOperator)
         estimate = exact_trace if method == "exact" else split_trace

@@ -69,7 +69,8 @@ def build(
     place = _place(factory, spec)
     known = {"input_shape": input_shape, "classes": classes, "path": place}
     keywords = _keywords(factory, spec, known)
-    model = _seeded(lambda: factory(**keywords), generator)
+    with names.named(factory, f"model `{spec.name}`"):
+        model = _seeded(lambda: factory(**keywords), generator)
     if not isinstance(model, nn.Module):
         raise TypeError(f"`{spec.name}` gave a {type(model).__name__}, not a torch.nn.Module.")
     return model

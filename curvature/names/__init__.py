@@ -6,7 +6,8 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
@@ -136,7 +137,23 @@ def call(
     for name, parameter in list(_parameters(function).items())[len(args) :]:
         if parameter.default is parameter.empty and name not in keywords:
             raise ValueError(f"The {kind} needs the option `{name}`; write {name}=….")
-    return function(*args, **keywords)
+    with named(function, kind):
+        return function(*args, **keywords)
+
+
+@contextmanager
+def named(function: Callable[..., Any], kind: str) -> Iterator[None]:
+    """Say which of someone's own functions it was that failed, and how; ours say so themselves."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        if str(getattr(function, "__module__", "")).startswith("curvature."):
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        again = RuntimeError if isinstance(error, RuntimeError) else ValueError
+        raise again(f"The {kind} failed with {what}. CURV_TRACEBACK=1 shows where.") from error
 
 
 def arguments(
@@ -191,8 +208,10 @@ def _imported(name: str, kind: str) -> Callable[..., Any]:
         sys.path.insert(0, "")  # the current directory is importable, as with `python -m`
     try:
         thing: Any = importlib.import_module(module_name)
-    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
-        raise ValueError(f"The {kind} `{name}` can't be imported: {error}.") from error
+    except Exception as error:  # whatever the module does when it is imported
+        usual = (ImportError, AttributeError, ValueError, SyntaxError)
+        what = error if isinstance(error, usual) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"The {kind} `{name}` can't be imported: {what}.") from error
     for part in attribute.split("."):
         if not hasattr(thing, part):
             raise ValueError(

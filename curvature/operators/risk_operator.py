@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from curvature.derivatives.fold import OtherOrderError
@@ -51,6 +50,7 @@ class RiskOperator(LinearOperator):
         self.diagonal = diagonal  # the weight decay that is counted in
         self.memory = memory  # bytes that graphs may take; None: a share of what is free
         self.differences = differences  # in place of autograd twice
+        self.reserved = 0.0  # of memory, for the micro-batch at work beside those that are kept
         self.way: Way | None = (
             PLAIN if plain or differences else None
         )  # else the first product chooses one
@@ -76,7 +76,9 @@ class RiskOperator(LinearOperator):
     @property
     def budget(self) -> float:
         """Bytes that kept graphs may take."""
-        return SHARE * free_memory(self.device) if self.memory is None else self.memory
+        if self.memory is None:
+            return SHARE * free_memory(self.device)
+        return max(self.memory - self.reserved, 0.0)
 
     def term(self, batch: Any) -> LinearOperator:
         """One batch's share of the whole: its weight is inside."""
@@ -154,10 +156,12 @@ class RiskOperator(LinearOperator):
 
     def _sum(self, products: _Products, v: Tensor) -> Tensor:
         assert self.way is not None
-        total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
+        total: Tensor | None = None  # made after the first product: its peak is without it
         with self.way.taken():
             for each in products(self.risk.split(v)):
-                total += self.risk.flatten(each)
+                flat = self.risk.flatten(each)
+                total = flat if total is None else total.add_(flat)
+        assert total is not None
         return total.mul_(self.risk.scale)
 
     def _each(self, parts: Callable[[], Iterator[Any]], v: list[Tensor]) -> Iterator[list[Tensor]]:

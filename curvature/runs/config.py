@@ -11,6 +11,8 @@ from curvature.runs.fields import checked, option
 
 FORMAT = 1  # of the ids: raise it when a field changes its meaning
 
+_COMPILE = "--compile/--no-compile"
+_FLOAT32 = 3.4e38  # more is infinite in a network's precision
 _SEEDS = 2**63  # what a torch.Generator takes
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -77,12 +79,12 @@ class RunConfig(_Hashed):
     optimizer: str = option(
         "sgd", "sgd, msgd, adam, sam, sa-sgd, sa-sam (see `curv optimizers`), or module:class."
     )
-    lr: float = option(0.1, "Learning rate η (for sa-sgd and sa-sam: η₀).", above=0)
+    lr: float = option(0.1, "Learning rate η (for sa-sgd and sa-sam: η₀).", above=0, below=_FLOAT32)
     weight_decay: float = option(
-        0.0, "Weight decay λ: adds λw to the gradient that descends.", least=0
+        0.0, "Weight decay λ: adds λw to the gradient that descends.", least=0, below=_FLOAT32
     )
     rho: float | None = option(
-        None, "Radius ρ of the ascent step (sam; its default is 0.05).", least=0
+        None, "Radius ρ of the ascent step (sam; its default is 0.05).", least=0, below=_FLOAT32
     )
     sa_variant: str = option(
         "poster",
@@ -106,11 +108,11 @@ class RunConfig(_Hashed):
         "float32, or bfloat16 autocast (norms stay in float32).",
         choices=("float32", "bfloat16"),
     )
+    compile: bool = option(
+        False, "Compile the steps: alike but for rounding.", flag=_COMPILE, in_id=False
+    )
     seed: int = option(
-        0,
-        "Seed of the initial weights, of the order of the data, and the rest.",
-        least=0,
-        below=_SEEDS,
+        0, "Seed of the initial weights, the order of the data, the rest.", least=0, below=_SEEDS
     )
 
     def __post_init__(self) -> None:
@@ -181,15 +183,15 @@ class AnalysisConfig(_Hashed):
         "float32", "Precision of weights and products.", choices=("float32", "float64")
     )
     tf32: bool = option(False, "Allow TF32 on a GPU (less accurate).")
-    products: str = option(
-        "auto",
-        "How Hv is formed: auto looks for the fastest way, plain is autograd twice as it is, "
-        "differences are of the gradient (smooth networks without a second derivative).",
+    products: str | None = option(
+        None,
+        "How Hv is formed: auto looks for the fastest way, plain is autograd twice as it is (a "
+        "sweep's), differences are of the gradient (smooth networks without a second derivative).",
         in_id=False,
         choices=("auto", "plain", "differences"),
     )
     memory: str | None = option(
-        None, "Memory for graphs kept between products, 4GB say; else a quarter.", in_id=False
+        None, "Memory for products and the graphs kept between them, as 4GB.", in_id=False
     )
     micro_batch: int | None = option(None, "Examples at a time in memory.", in_id=False, least=1)
     device: str = option("auto", "auto, cpu, cuda[:i] or mps.", in_id=False)

@@ -13,7 +13,7 @@ SETTING = (  # what is chosen for an optimizer
     *("run.lr", "run.weight_decay", "run.rho", "run.sa_variant", "run.optimizer_options"),
 )
 
-_ONE_PER_RUN = ("run.seed",)
+_ONE_PER_RUN = ("run.seed", "run.compile")  # the latter changes rounding, as a device does
 
 
 def refuse_different(

@@ -180,7 +180,10 @@ def test_a_whole_loss_is_known_by_its_first_parameter(loss: Any, whole: bool) ->
         ),
         (lambda: as_loss("cross_entropy").sum(LOGITS, Y + 2), "outputs for 3 classes, .* 0 to 2"),
         (lambda: as_loss("cross_entropy").sum(LOGITS, Y - 1), "Target -1 is out of bounds"),
-        (lambda: as_loss("nll").sum(LOGITS, Y + 2), "`nll` got outputs for 3 classes"),
+        (
+            lambda: as_loss("nll").sum(LOGITS.log_softmax(1), Y + 2),
+            "`nll` got outputs for 3 classes",
+        ),
         (lambda: as_loss("cross_entropy").sum(LOGITS, Y.float()), "class indices as whole numbers"),
     ],
 )
@@ -192,6 +195,17 @@ def test_what_cannot_be_a_loss_is_refused(make: Callable[[], Any], says: str) ->
 def test_examples_are_the_first_tensors_rows() -> None:
     assert examples_in({"a": "text", "b": (torch.tensor(1.0), REAL)}) == 7
     assert examples_in("abc", 3, torch.tensor(2)) == 0
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 3)])
+def test_nll_of_logits_is_refused_whatever_comes_later(shape: tuple[int, ...]) -> None:
+    loss = as_loss("nll")
+    logits = randn(*shape, seed=3)
+    targets = torch.zeros(logits.movedim(1, -1).shape[:-1], dtype=torch.int64)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="logits, perhaps"):
+            loss.sum(logits, targets)
+    assert float(loss.sum(logits.log_softmax(1), targets)) > 0
 
 
 @pytest.mark.parametrize("parameter", ["model", "net", "m", "my_model", "_module", "network"])
