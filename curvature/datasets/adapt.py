@@ -1,6 +1,6 @@
 """Whatever a stranger's factory returns, as a `Dataset` or as batches."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,13 @@ from torch.utils.data import IterableDataset
 from curvature.datasets.dataset import Constants, Dataset, constants
 
 _ACCEPTED = (
-    "a curvature.datasets.Dataset, (inputs, targets) as tensors or arrays, a map-style torch "
-    "Dataset of (x, y), or an iterable of batches"
+    "a curvature.datasets.Dataset, (inputs, targets) as tensors or arrays, a mapping of such with "
+    "labels or targets, a map-style torch Dataset of (x, y), or an iterable of batches"
 )
 
 
 def adapt(value: Any, name: str) -> Dataset | Iterable[Any]:
-    """``value`` as a ``Dataset``, where it can be one; an iterable of batches as it is.
+    """``value`` as a ``Dataset``, where it can be one; a mapping, or an iterable of batches, as is.
 
     Raises:
         TypeError: if it is neither.
@@ -33,7 +33,7 @@ def adapt(value: Any, name: str) -> Dataset | Iterable[Any]:
         )
     if isinstance(value, torch.utils.data.Dataset) or _is_map_style(value):
         return _stacked(value, name)
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Tensor):
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Tensor):
         return value
     raise TypeError(f"`{name}` returned a {type(value).__name__}; expected {_ACCEPTED}.")
 

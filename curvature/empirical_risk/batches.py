@@ -168,7 +168,10 @@ def _cut_mapping(data: Any, batch_size: int) -> list[Any]:
     """Batches of the same keys; a single one where the tensors' lengths differ."""
     lengths = leading_dimensions(data)
     if not lengths:
-        raise TypeError("`data` is a mapping without tensors. Pass tensors, or a list of batches.")
+        raise TypeError(
+            "`data` is a mapping without tensors. Pass tensors (of a tokenizer: "
+            "return_tensors='pt'), or a list of batches."
+        )
     n = lengths.pop()
     if lengths:
         return [data]

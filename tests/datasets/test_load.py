@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from curvature import names
 from curvature.datasets import DATASETS, load
 from curvature.datasets.dataset import Dataset
+from curvature.models import MODELS
 
 X, Y = torch.arange(12.0).view(6, 2), torch.tensor([0, 1, 2, 0, 1, 2])
 
@@ -67,13 +68,13 @@ FORMS: dict[str, Any] = {
 BATCHES: dict[str, Any] = {
     "list": [(X, Y), (X, Y)],
     "list of dicts": [{"x": X, "y": Y}],
+    "mapping": {"x": X, "y": Y},
     "loader": DataLoader(TensorDataset(X, Y), batch_size=2),
 }
 REFUSED: dict[str, tuple[Any, str]] = {
     "number": (3, "returned a int; expected"),
     "None": (None, "returned a NoneType; expected"),
     "text": ("x", "returned a str; expected"),
-    "dict": ({"x": X}, "returned a dict; expected"),
     "one tensor": (X, "returned a Tensor; expected"),
     "stream": (Stream(), "IterableDataset.*DataLoader"),
     "objects": ((np.array([{}]), np.array([0])), "array of type object"),
@@ -184,9 +185,8 @@ def test_a_wrong_spec_is_refused(spec: str, message: str) -> None:
 
 
 def test_what_takes_a_directory_is_what_the_grammar_thinks_does() -> None:
-    takes = {
-        name for name, made in DATASETS.items() if "path" in inspect.signature(made).parameters
-    }
+    named = {**DATASETS, **MODELS}
+    takes = {name for name, made in named.items() if "path" in inspect.signature(made).parameters}
     assert takes == set(names.TAKE_A_DIRECTORY)
 
 
