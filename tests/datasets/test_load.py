@@ -21,6 +21,19 @@ from curvature.models import MODELS
 X, Y = torch.arange(12.0).view(6, 2), torch.tensor([0, 1, 2, 0, 1, 2])
 
 
+class ListDataset(TorchDataset[Any]):
+    """Examples as they are."""
+
+    def __init__(self, examples: list[Any]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.examples[i]
+
+
 class Pairs(TorchDataset[Any]):
     """A map-style data set whose labels are plain numbers, as torchvision's are."""
 
@@ -99,6 +112,20 @@ def test_a_factory_may_return(form: str, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("form", BATCHES)
 def test_batches_are_returned_as_they_are(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(factory(monkeypatch, BATCHES[form]), "test") is BATCHES[form]
+
+
+def test_examples_that_are_mappings_are_stacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = ListDataset([{"x": x, "y": int(y)} for x, y in zip(X, Y, strict=True)])
+    data = load(factory(monkeypatch, examples), "test")
+    assert isinstance(data, dict)
+    assert torch.equal(data["x"], X)
+    assert torch.equal(data["y"], Y)
+
+
+def test_examples_of_unlike_lengths_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = ListDataset([{"x": torch.ones(2)}, {"x": torch.ones(3)}])
+    with pytest.raises(ValueError, match=r"can't be stacked .*: pad them"):
+        load(factory(monkeypatch, examples), "test")
 
 
 @pytest.mark.parametrize("form", REFUSED)
