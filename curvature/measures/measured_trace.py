@@ -14,6 +14,7 @@ class MeasuredTrace:
 
     ``sampling_error`` is that of the examples seen as a sample, the signs' share included.
     ``passes`` over all examples: gradients of all, or probes. ``blocks``: each parameter's share.
+    ``scale_invariant``: Σ_i w_i² H_ii, where it was asked for.
     """
 
     value: float
@@ -24,6 +25,8 @@ class MeasuredTrace:
     method: str
     sampling_error: float | None = None
     blocks: dict[str, float] | None = field(default=None, repr=False)
+    block_errors: dict[str, float] | None = field(default=None, repr=False)
+    scale_invariant: MeasuredTrace | None = None
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Student's interval for what the standard error covers."""
