@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
+from curvature.display import Several
 from curvature.linalg import EigenEstimate, LinearOperator, lanczos, power_iteration
 from curvature.linalg.operator import require_operator
 from curvature.operators import RiskOperator
@@ -22,21 +24,28 @@ def eigmax(
     method: Method = "lanczos",
     rtol: float = 1e-3,
     max_products: int = 200,
+    start: Tensor | None = None,
     generator: torch.Generator | None = None,
     report: Report | None = None,
 ) -> EigenEstimate:
-    """The largest eigenvalue, algebraically, to a relative error ``rtol``."""
+    """The largest eigenvalue, algebraically, to a relative error ``rtol``.
+
+    ``start``: the eigenvector at weights nearby, to begin from; a random part is added, without
+    which one that has become larger would be missed. Lanczos's method takes it.
+    """
     if method not in get_args(Method):
         raise ValueError(f"`method` is one of {', '.join(get_args(Method))}, not `{method}`.")
     require_operator(A)
     generator = generator or torch.Generator().manual_seed(0)
+    if method == "power" and start is not None:
+        raise ValueError('`start` is taken by `method="lanczos"` only.')
     if method == "power":
         with _linearized(A) as A:
             return power_iteration(
                 A, generator=generator, rtol=rtol, max_products=max_products, report=report
             )
     return eigenvalues(
-        A, 1, rtol=rtol, max_products=max_products, generator=generator, report=report
+        A, 1, rtol=rtol, max_products=max_products, start=start, generator=generator, report=report
     )[0]
 
 
@@ -68,20 +77,24 @@ def eigenvalues(
     *,
     rtol: float = 1e-3,
     max_products: int = 200,
+    start: Tensor | None = None,
     generator: torch.Generator | None = None,
     report: Report | None = None,
-) -> tuple[EigenEstimate, ...]:
+) -> Several[EigenEstimate]:
     """The ``k`` largest eigenvalues, repeated ones as often as they occur, by Lanczos."""
     require_operator(A)
     generator = generator or torch.Generator().manual_seed(0)
     with _linearized(A) as A:
-        return lanczos(
-            A,
-            generator=generator,
-            k=k,
-            rtol=rtol,
-            max_products=max_products,
-            report=_of_first(report),
+        return Several(
+            lanczos(
+                A,
+                generator=generator,
+                k=k,
+                rtol=rtol,
+                max_products=max_products,
+                start=start,
+                report=_of_first(report),
+            )
         )
 
 

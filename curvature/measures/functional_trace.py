@@ -14,6 +14,7 @@ from torch import Tensor
 
 from curvature.derivatives.own_blocks import curved_tensors
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.nested import joined
 from curvature.linalg.random_vectors import rademacher
 from curvature.measures.draws import Draws
 from curvature.measures.output_differences import OutputDifferences
@@ -46,7 +47,7 @@ def _curved(
 ) -> list[str]:
     twin = EmpiricalRisk(risk.model, risk.loss, [few], params=list(risk.params), dtype=dtype)
     with twin.evaluating():
-        outputs = twin.outputs(next(twin.parts(few)))
+        outputs = joined(twin.predictions(next(twin.parts(few))))
         r = torch.randn(outputs.shape, generator=generator, dtype=torch.float32)
         return curved_tensors(
             (outputs * r.to(outputs)).sum(),
