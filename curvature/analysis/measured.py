@@ -71,21 +71,25 @@ def _trace(H: RiskOperator, config: AnalysisConfig, generator: Generator, told: 
         method=cast(Method, config.trace_method),
         rtol=config.trace_rtol,
         max_passes=config.max_passes,
+        scale_invariant=config.scale_invariant,
         generator=generator,
         report=told,
     )
+    measures = {"trace": found, "scale_invariant_trace": found.scale_invariant}
     return [
         _row(
-            "trace",
-            value=found.value,
-            standard_error=found.standard_error,
-            sampling_error=found.sampling_error,
-            passes=found.passes,
-            converged=found.converged,
-            method=found.method,
+            metric,
+            value=each.value,
+            standard_error=each.standard_error,
+            sampling_error=each.sampling_error,
+            passes=each.passes,
+            converged=each.converged,
+            method=each.method,
             products=H.method,
             products_error=_error(H),
         )
+        for metric, each in measures.items()
+        if each is not None
     ]
 
 
