@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -22,6 +22,7 @@ from curvature.losses import Loss, as_loss, whole_loss
 Mode = Literal["eval", "train"]
 BatchLoss = Callable[[nn.Module, Any], Any]
 FEW = 8  # examples on which the checks are made
+KEPT = 2**24  # numbers that the outputs may be for the survey to keep them
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Survey:
     value: float
     weight: float
     examples: int
+    outputs: tuple[Tensor, ...] | None = field(default=None, repr=False, compare=False)  # by batch
 
 
 class EmpiricalRisk:
@@ -120,13 +122,19 @@ class EmpiricalRisk:
 
     def _go_over_all(self) -> Survey:
         total, weight, count = 0.0, 0.0, 0
+        kept: list[list[Tensor]] = []
+        room = KEPT
         # a whole loss may differentiate by its inputs (physics-informed networks)
         with self.evaluating(), torch.set_grad_enabled(self.loss is None):
             for index, batch in enumerate(self.batches):
                 if index == 0:
                     self.check(batch)
+                kept.append([])
                 for part in self.parts(batch):
-                    sum_, part_weight = self._sum_and_weight(part)
+                    sum_, part_weight, outputs = self._sum_and_weight(part)
+                    room -= outputs.numel()
+                    if room >= 0:
+                        kept[-1].append(outputs)
                     total += float(sum_.detach())
                     weight += float(part_weight)
                     count += self._examples(part)
@@ -135,7 +143,8 @@ class EmpiricalRisk:
         value = total if self.reduction == "sum" else total / weight
         if value != value or value in (float("inf"), float("-inf")):
             raise FloatingPointError(f"The loss is {value} at these weights: the run diverged.")
-        return Survey(value, weight, count)
+        whole = self.loss is not None and room >= 0
+        return Survey(value, weight, count, tuple(map(torch.cat, kept)) if whole else None)
 
     @property
     def given_loss(self) -> Any:
@@ -246,12 +255,13 @@ class EmpiricalRisk:
     def _examples(self, batch: Any) -> int:
         return examples_of(batch) if self.loss is None else examples(batch)
 
-    def _sum_and_weight(self, part: Any) -> tuple[Tensor, Tensor]:
+    def _sum_and_weight(self, part: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ_i ω_i ℓ_i, Σ_i ω_i and the outputs, none of a whole loss."""
         if self.loss is None:
-            return self._whole_loss.sum_and_weight(self.model, part)
+            return *self._whole_loss.sum_and_weight(self.model, part), torch.empty(0)
         outputs = self.outputs(part)
         check_sum(self.loss, outputs, part[1])
-        return self.loss.sum(outputs, part[1]), self.loss.weight(outputs, part[1])
+        return self.loss.sum(outputs, part[1]), self.loss.weight(outputs, part[1]), outputs
 
     def check(self, batch: Any) -> None:
         """Refuse what is random, and examples that depend on each other though they are cut."""

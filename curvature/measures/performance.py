@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.outputs import outputs_and_targets
 from curvature.losses import Loss
 
 BINS = 15  # of equal width in confidence (Guo et al. 2017)
@@ -26,7 +27,7 @@ class Performance:
 
 
 def performance(risk: EmpiricalRisk) -> Performance:
-    """One forward pass over all batches; the loss comes from the risk's survey.
+    """What the risk's survey tells; one more forward pass where its outputs were too many to keep.
 
     Classification means logits (N, C) with class indices (N,).
     """
@@ -37,8 +38,7 @@ def performance(risk: EmpiricalRisk) -> Performance:
     found: list[tuple[Tensor, Tensor]] = []
     if risk.loss is not None:
         with risk.evaluating(), torch.no_grad():
-            for part in risk.all_parts():
-                outputs, targets = risk.outputs(part), part[1]
+            for outputs, targets in outputs_and_targets(risk):
                 if not _is_classification(outputs, targets):
                     break
                 found.append(_confidence_and_hit(outputs, targets))
