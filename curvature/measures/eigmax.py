@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
 
 from curvature.linalg import EigenEstimate, LinearOperator, lanczos, power_iteration
 from curvature.linalg.operator import require_operator
+from curvature.measures.staged_eigmax import staged, staged_refusal
 from curvature.operators import RiskOperator
 
-Method = Literal["lanczos", "power"]
+Method = Literal["lanczos", "staged", "power"]
 Report = Callable[[EigenEstimate], object]
 
 
@@ -25,7 +27,10 @@ def eigmax(
     generator: torch.Generator | None = None,
     report: Report | None = None,
 ) -> EigenEstimate:
-    """The largest eigenvalue, algebraically, to a relative error ``rtol``."""
+    """The largest eigenvalue, algebraically, to a relative error ``rtol``.
+
+    ``staged``: see ``eigenvalues``. ``power``: by the largest in magnitude. Seed 0 by default.
+    """
     if method not in get_args(Method):
         raise ValueError(f"`method` is one of {', '.join(get_args(Method))}, not `{method}`.")
     require_operator(A)
@@ -36,7 +41,13 @@ def eigmax(
                 A, generator=generator, rtol=rtol, max_products=max_products, report=report
             )
     return eigenvalues(
-        A, 1, rtol=rtol, max_products=max_products, generator=generator, report=report
+        A,
+        1,
+        method=method,
+        rtol=rtol,
+        max_products=max_products,
+        generator=generator,
+        report=report,
     )[0]
 
 
@@ -66,23 +77,47 @@ def eigenvalues(
     A: LinearOperator,
     k: int,
     *,
+    method: Literal["lanczos", "staged"] = "lanczos",
     rtol: float = 1e-3,
     max_products: int = 200,
     generator: torch.Generator | None = None,
     report: Report | None = None,
 ) -> tuple[EigenEstimate, ...]:
-    """The ``k`` largest eigenvalues, repeated ones as often as they occur, by Lanczos."""
+    """The ``k`` largest eigenvalues, repeated ones as often as they occur, by Lanczos.
+
+    ``staged``: by way of weighted examples, where the loss has a root and there are enough of them;
+    a third of the products, but larger eigenvalues are looked for in the drawn examples alone.
+    Where that doesn't converge, Lanczos over all examples follows.
+    """
+    if method not in ("lanczos", "staged"):
+        raise ValueError(f"`method` is lanczos or staged here, not `{method}`.")
     require_operator(A)
     generator = generator or torch.Generator().manual_seed(0)
-    with _linearized(A) as A:
-        return lanczos(
-            A,
+    spent = 0
+    first = _of_first(report)
+    with _linearized(A) as matrix:
+        if method == "staged" and isinstance(A, RiskOperator) and not staged_refusal(A):
+            found = staged(
+                A,
+                matrix,
+                k,
+                rtol=rtol,
+                max_products=max_products,
+                generator=generator,
+                report=first,
+            )
+            spent = found[0].products
+            if all(each.converged for each in found) or max_products - spent < k:
+                return found
+        found = lanczos(
+            matrix,
             generator=generator,
             k=k,
             rtol=rtol,
-            max_products=max_products,
-            report=_of_first(report),
+            max_products=max_products - spent,
+            report=first,
         )
+    return tuple(replace(each, products=each.products + spent) for each in found)
 
 
 def _linearized(A: LinearOperator) -> AbstractContextManager[LinearOperator]:

@@ -10,11 +10,13 @@ from curvature.derivatives.cost import measured
 from curvature.linalg.hutchinson import MIN_PASSES
 from curvature.losses import examples_in
 from curvature.measures.split_trace import refusal
+from curvature.measures.staged_eigmax import staged_refusal
 from curvature.operators import RiskOperator
 
 PROBED = 32  # examples on which a product is timed
 SPLIT_TRACE = 0.6  # products that the time of a split trace is worth where tr(H − G) is 0
 LANCZOS_PRODUCTS = 12  # what an eigenvalue of a network typically takes to 1e-3
+STAGED_PRODUCTS = 4  # the same by way of drawn examples, products with these counted in
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,18 @@ class Plan:
         return "; ".join(parts) + "."
 
 
-def plan(H: RiskOperator, *, trace: bool, eigenvalues: int, by_parts: bool = True) -> Plan:
+def plan(
+    H: RiskOperator,
+    *,
+    trace: bool,
+    eigenvalues: int,
+    by_parts: bool = True,
+    staged: int = 0,
+) -> Plan:
     """Time a product on a few examples, and count what autograd keeps for it.
 
-    ``by_parts``: the trace is split, where it can be.
+    ``by_parts``: the trace is split, where it can be. ``staged``: how many of the ``eigenvalues``
+    are found by way of drawn examples, where that can be.
     """
     risk = H.risk
     batch = next(iter(risk.batches))
@@ -59,6 +69,7 @@ def plan(H: RiskOperator, *, trace: bool, eigenvalues: int, by_parts: bool = Tru
     measured(lambda: term @ v)  # the first call warms up
     cost = measured(lambda: term @ v)
     largest = risk.largest_part
+    staged = 0 if staged and staged_refusal(H) else staged
     least = SPLIT_TRACE if by_parts and not refusal(H) else MIN_PASSES
     each = cost.saved_bytes / max(examples, 1)
     kept = min(H.budget, each * risk.survey.examples) * bool(eigenvalues)
@@ -69,7 +80,7 @@ def plan(H: RiskOperator, *, trace: bool, eigenvalues: int, by_parts: bool = Tru
         batches=len(risk.batches),
         product_seconds=cost.seconds * risk.survey.examples / max(examples, 1),
         memory_bytes=int(max(each * largest, kept) + vectors),
-        products=LANCZOS_PRODUCTS * eigenvalues,
+        products=LANCZOS_PRODUCTS * (eigenvalues - staged) + STAGED_PRODUCTS * staged,
         trace_products=least * trace,
     )
 

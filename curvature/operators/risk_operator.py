@@ -56,6 +56,12 @@ class RiskOperator(LinearOperator):
         """Bytes that kept graphs may take."""
         return SHARE * free_memory(self.device) if self.memory is None else self.memory
 
+    def choose_way(self) -> None:
+        """Look for the fastest way once; what the first product does by itself."""
+        if self.way is None:
+            with self.risk.evaluating():
+                self.way = fastest(self.risk, self.kind)
+
     def term(self, batch: Any) -> LinearOperator:
         """One batch's share of the whole: its weight is inside."""
         return LinearOperator(
@@ -102,9 +108,8 @@ class RiskOperator(LinearOperator):
         ``give_up`` frees what is kept and keeps no more; False where that is nothing.
         """
         v = v.detach()
+        self.choose_way()
         with self.risk.evaluating():
-            if self.way is None:
-                self.way = fastest(self.risk, self.kind)
             while (total := self._attempt(products, v, give_up)) is None:
                 pass
         self.method = self.way.name
