@@ -18,8 +18,8 @@ from curvature.linalg.krylov import Array
 from curvature.linalg.lanczos import SAFETY, lanczos_space
 from curvature.linalg.operator import LinearOperator, dots, norm
 
-NEAR_RTOL = 0.1  # to which B's eigenvalues are bounded; B itself is further from A
-RIVAL = 0.75  # of the value found: directions of which B says more are tried with A, too
+NEAR_RTOL = 0.02  # to which B's eigenvalues are bounded; B itself is further from A
+RIVAL = 0.85  # of the value found: directions of which B says more are tried with A, too
 EXPLORED = 0.5  # squared part in the tried directions from which on a direction counts as tried
 SMALLEST_GAP = 0.05  # of the value: no correction is more than twenty times a residual
 PATIENCE = 8  # products with A per eigenvalue

@@ -24,7 +24,7 @@ from curvature.operators import RiskOperator
 
 DRAWN = 128  # images of the subsample
 LEAST = 8 * DRAWN  # examples from which on a subsample is worth its cost
-SHARES = (0.6, 0.3, 0.1)  # of the draws: in proportion to tr Λ_i, to ‖∂ℓ_i/∂f‖, to all alike
+SHARES = (0.9, 0.0, 0.1)  # of the draws: in proportion to tr Λ_i, to ‖∂ℓ_i/∂f‖, to all alike
 
 
 def staged_refusal(A: LinearOperator) -> str:
@@ -68,7 +68,6 @@ def staged(
 
 def subsampled(A: RiskOperator, drawn: int, generator: torch.Generator) -> RiskOperator:
     """The same operator over ``drawn`` examples at the most, weighed to have A as its mean."""
-    A.choose_way()
     risk = A.risk
     q = _shares(risk)
     times = _times(q * drawn, generator)
@@ -89,7 +88,7 @@ def subsampled(A: RiskOperator, drawn: int, generator: torch.Generator) -> RiskO
         diagonal=A.diagonal,
         memory=A.memory,
     )
-    B.way = A.way
+    B.way = A.choose_way()
     return B
 
 
@@ -143,7 +142,8 @@ def _weighted(loss: Loss) -> Callable[[Tensor, Any], Tensor]:
     def sum_(outputs: Tensor, targets: Any) -> Tensor:
         y, c = targets
         each: Tensor = torch.func.vmap(single)(outputs, y)
-        return (each * c).sum()
+        total: Tensor = (each * c).sum()
+        return total
 
     return sum_
 

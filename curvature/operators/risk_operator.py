@@ -56,11 +56,12 @@ class RiskOperator(LinearOperator):
         """Bytes that kept graphs may take."""
         return SHARE * free_memory(self.device) if self.memory is None else self.memory
 
-    def choose_way(self) -> None:
+    def choose_way(self) -> Way:
         """Look for the fastest way once; what the first product does by itself."""
         if self.way is None:
             with self.risk.evaluating():
                 self.way = fastest(self.risk, self.kind)
+        return self.way
 
     def term(self, batch: Any) -> LinearOperator:
         """One batch's share of the whole: its weight is inside."""
@@ -112,7 +113,7 @@ class RiskOperator(LinearOperator):
         with self.risk.evaluating():
             while (total := self._attempt(products, v, give_up)) is None:
                 pass
-        self.method = self.way.name
+        self.method = self.choose_way().name  # another than before, if memory or order failed
         return total.add_(v, alpha=diagonal)
 
     def _attempt(
