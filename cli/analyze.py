@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from curvature.runs.table import write_rows
 
 from .options import options_from
 from .output import WEIGHTS, Output, output_options
+from .tables import require_place
 
 TABLES = {".jsonl": write_rows, ".csv": write_csv}
 
@@ -77,9 +77,5 @@ def _writer(out: Path | None) -> Callable[[list[Row]], None]:
     table = TABLES.get(out.suffix.lower())
     if table is None:
         raise ValueError(f"`--out` takes a file in {' or '.join(TABLES)}, not `{out}`.")
-    if out.is_dir():
-        raise IsADirectoryError(f"{out} is a directory; name a file to write.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(out.parent, os.W_OK):
-        raise PermissionError(f"{out.parent} can't be written to.")
+    require_place(out)
     return lambda rows: table(out, rows)

@@ -123,6 +123,15 @@ class Output:
             self._live.task_ids[0], description=f"{TITLES[metric]} {_interim(interim)}"
         )
 
+    def table(self, table: Table) -> None:
+        """A table on stdout, unless there will be JSON."""
+        if self._as_json:
+            return
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = PIPED_WIDTH
+        console.print(table)
+
     def show(self, title: str, rows: Sequence[Row]) -> None:
         """A table for people, or the rows for programs once all are there."""
         self._rows += rows
@@ -133,10 +142,7 @@ class Output:
             table.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
         for row in rows:
             table.add_row(*(Text(harmless(cell)) for cell in _cells(row)))
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = PIPED_WIDTH
-        console.print(table)
+        self.table(table)
         for message in dict.fromkeys(row["message"] for row in rows if row.get("message")):
             self.say(message)
 

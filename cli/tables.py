@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,36 @@ def read_histories(sources: Sequence[Path]) -> list[Row]:
     return rows
 
 
+def require_place(path: Path | None) -> None:
+    """Refuse, before the work, a place that can't be written to."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; name a file to write.")
+    folder = next(each for each in path.absolute().parents if each.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{path} can't be written: {folder} is a file.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} can't be written to.")
+
+
+def require_figure(path: Path | None) -> None:
+    """Refuse, before the work, a figure in no known format, or in no place."""
+    if path is not None:
+        from curvature.plots.output import require_format
+
+        require_format(_kind(path))
+        require_place(path)
+
+
 def write_figure(path: Path, figure: Any, output: Output) -> None:
     """Write the figure in the format of the file's name, whole, and say where it is."""
     from curvature.plots import figure_bytes
 
-    data = figure_bytes(figure, path.suffix.lower().lstrip(".") or "nothing")
+    data = figure_bytes(figure, _kind(path))
     write_whole(path, lambda file: file.write(data))
     output.lines([str(path)])
+
+
+def _kind(path: Path) -> str:
+    return path.suffix.lower().lstrip(".") or "nothing"

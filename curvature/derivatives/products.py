@@ -43,18 +43,15 @@ def hessian_of(value: Tensor, params: Sequence[Tensor]) -> Product:
     return _transposed_jacobian(g, params)
 
 
-def jacobian_product(outputs: Tensor, params: Sequence[Tensor], v: Sequence[Tensor]) -> Tensor:
-    """J v in the shape of ``outputs``, J = ∂outputs/∂params."""
-    return jacobian_of(outputs, params)(v)[0]
-
-
-def jacobian_of(outputs: Tensor, params: Sequence[Tensor]) -> Product:
-    """J by differentiating u ↦ Jᵀu; its product is a list of one tensor, shaped as ``outputs``."""
-    if not outputs.requires_grad:
-        return _zeros([outputs])
-    u = torch.zeros_like(outputs, requires_grad=True)
-    g = torch.autograd.grad(outputs, params, u, create_graph=True, allow_unused=True)
-    return _transposed_jacobian(g, [u])
+def jacobian_of(outputs: Sequence[Tensor], params: Sequence[Tensor]) -> Product:
+    """J = ∂outputs/∂params by differentiating u ↦ Jᵀu; its products are shaped as ``outputs``."""
+    u = [torch.zeros_like(f, requires_grad=True) for f in outputs]
+    pairs = [(f, u_i) for f, u_i in zip(outputs, u, strict=True) if f.requires_grad]
+    if not pairs:
+        return _zeros(outputs)
+    functions, vectors = zip(*pairs, strict=True)
+    g = torch.autograd.grad(functions, params, vectors, create_graph=True, allow_unused=True)
+    return _transposed_jacobian(g, u)
 
 
 def _zeros(inputs: Sequence[Tensor]) -> Product:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from curvature.display import Shown
 
-@dataclass(frozen=True)
-class EigenEstimate:
+
+@dataclass(frozen=True, repr=False)
+class EigenEstimate(Shown):
     """An approximate eigenpair: ``value`` is the Rayleigh quotient of the unit vector ``vector``.
 
     Some eigenvalue lies within ``residual`` = ‖Av − value · v‖. That it is the one asked for, and
@@ -16,6 +18,9 @@ class EigenEstimate:
     no other was looked for among all terms of A, and ``error`` is an estimate; ``searched`` then
     says where a larger one was looked for. ``products`` counts those of the whole call.
     """
+
+    _error = "error"
+    _brief = ("residual", "products")
 
     value: float
     residual: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -209,9 +209,9 @@ def _classes_second(outputs: Tensor, targets: Tensor) -> None:
     if per_token and outputs.shape[2:] != targets.shape[1:]:
         raise ValueError(
             f"`cross_entropy` needs logits (N, C, …), the classes second, got "
-            f"{tuple(outputs.shape)} for targets {tuple(targets.shape)}. Pass the loss "
-            "`lambda f, y: torch.nn.functional.cross_entropy(f.mT, y)`, or one that returns (mean, "
-            "weight) where tokens are padded."
+            f"{tuple(outputs.shape)} for targets {tuple(targets.shape)}. Of a language model take "
+            "the loss `next_token`; else let the model return `logits.mT`, or pass a loss of "
+            "(outputs, targets) that returns (mean, weight)."
         )
 
 
@@ -225,12 +225,3 @@ def _same_shape(outputs: Tensor, targets: Tensor, name: str) -> None:
             f"`{name}` needs targets in the outputs' shape {tuple(outputs.shape)}, got "
             f"{tuple(targets.shape)}: broadcasting would compare every output with every target."
         )
-
-
-LOSSES: dict[str, Callable[..., Loss]] = {
-    "cross_entropy": cross_entropy,
-    "mse": mse,
-    "bce": bce,
-    "huber": huber,
-    "nll": nll,
-}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor
 
+from curvature.display import Several
 from curvature.linalg import EigenEstimate, LinearOperator, lanczos, power_iteration
 from curvature.linalg.operator import require_operator
 from curvature.measures.staged_eigmax import staged, staged_refusal
@@ -24,17 +26,22 @@ def eigmax(
     method: Method = "lanczos",
     rtol: float = 1e-3,
     max_products: int = 200,
+    start: Tensor | None = None,
     generator: torch.Generator | None = None,
     report: Report | None = None,
 ) -> EigenEstimate:
     """The largest eigenvalue, algebraically, to a relative error ``rtol``.
 
-    ``staged``: see ``eigenvalues``. ``power``: by the largest in magnitude. Seed 0 by default.
+    ``start``: the eigenvector at weights nearby, to begin from; a random part is added, without
+    which one that has become larger would be missed. Lanczos's method takes it.
+    ``staged``: see ``eigenvalues``.
     """
     if method not in get_args(Method):
         raise ValueError(f"`method` is one of {', '.join(get_args(Method))}, not `{method}`.")
     require_operator(A)
     generator = generator or torch.Generator().manual_seed(0)
+    if method == "power" and start is not None:
+        raise ValueError('`start` is taken by `method="lanczos"` only.')
     if method == "power":
         with _linearized(A) as A:
             return power_iteration(
@@ -46,6 +53,7 @@ def eigmax(
         method=method,
         rtol=rtol,
         max_products=max_products,
+        start=start,
         generator=generator,
         report=report,
     )[0]
@@ -80,9 +88,10 @@ def eigenvalues(
     method: Literal["lanczos", "staged"] = "lanczos",
     rtol: float = 1e-3,
     max_products: int = 200,
+    start: Tensor | None = None,
     generator: torch.Generator | None = None,
     report: Report | None = None,
-) -> tuple[EigenEstimate, ...]:
+) -> Several[EigenEstimate]:
     """The ``k`` largest eigenvalues, repeated ones as often as they occur, by Lanczos.
 
     ``staged``: by way of weighted examples, where the loss has a root and there are enough of them;
@@ -91,33 +100,20 @@ def eigenvalues(
     """
     if method not in ("lanczos", "staged"):
         raise ValueError(f"`method` is lanczos or staged here, not `{method}`.")
+    if method == "staged" and start is not None:
+        raise ValueError("`start` is for `lanczos`: `staged` finds its own.")
     require_operator(A)
     generator = generator or torch.Generator().manual_seed(0)
     spent = 0
-    first = _of_first(report)
+    limits: dict[str, Any] = {"rtol": rtol, "generator": generator, "report": _of_first(report)}
     with _linearized(A) as matrix:
         if method == "staged" and isinstance(A, RiskOperator) and not staged_refusal(A):
-            found = staged(
-                A,
-                matrix,
-                k,
-                rtol=rtol,
-                max_products=max_products,
-                generator=generator,
-                report=first,
-            )
+            found = staged(A, matrix, k, max_products=max_products, **limits)
             spent = found[0].products
             if all(each.converged for each in found) or max_products - spent < k:
-                return found
-        found = lanczos(
-            matrix,
-            generator=generator,
-            k=k,
-            rtol=rtol,
-            max_products=max_products - spent,
-            report=first,
-        )
-    return tuple(replace(each, products=each.products + spent) for each in found)
+                return Several(found)
+        found = lanczos(matrix, k=k, max_products=max_products - spent, start=start, **limits)
+    return Several(replace(each, products=each.products + spent) for each in found)
 
 
 def _linearized(A: LinearOperator) -> AbstractContextManager[LinearOperator]:

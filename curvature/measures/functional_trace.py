@@ -16,6 +16,7 @@ from torch import Tensor
 from curvature.derivatives.own_blocks import own_blocks_vanish
 from curvature.derivatives.second_differences import second_difference
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.nested import joined
 from curvature.linalg.operator import dot
 from curvature.linalg.random_vectors import rademacher
 from curvature.measures.draws import Draws
@@ -46,7 +47,7 @@ def own_blocks_are_zero(risk: EmpiricalRisk, generator: torch.Generator) -> bool
 def _vanish(risk: EmpiricalRisk, few: Any, dtype: torch.dtype, generator: torch.Generator) -> bool:
     twin = EmpiricalRisk(risk.model, risk.loss, [few], params=list(risk.params), dtype=dtype)
     with twin.evaluating():
-        outputs = twin.outputs(next(twin.parts(few)))
+        outputs = joined(twin.predictions(next(twin.parts(few))))
         r = torch.randn(outputs.shape, generator=generator, dtype=torch.float32)
         return own_blocks_vanish(
             (outputs * r.to(outputs)).sum(),

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from curvature.display import Shown
 from curvature.linalg.hutchinson import student
 
 
-@dataclass(frozen=True)
-class MeasuredTrace:
+@dataclass(frozen=True, repr=False)
+class MeasuredTrace(Shown):
     """A trace, and how far it is off: ``standard_error`` by random signs and probes.
 
     ``sampling_error`` is that of the examples seen as a sample, the signs' share included.
     ``passes`` over all examples: gradients of all, or probes. ``blocks``: each parameter's share.
     """
+
+    _error = "standard_error"
+    _brief = ("method",)
 
     value: float
     standard_error: float

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from curvature.display import Shown
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.linalg.operator import norm
 
 
-@dataclass(frozen=True)
-class Norms:
+@dataclass(frozen=True, repr=False)
+class Norms(Shown):
     """Euclidean norms over the parameters that are differentiated by."""
+
+    _brief = ("weight_norm", "gradient_norm")
 
     weight_norm: float
     gradient_norm: float

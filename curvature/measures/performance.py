@@ -8,16 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curvature.display import Shown
 from curvature.empirical_risk import EmpiricalRisk
-from curvature.empirical_risk.outputs import outputs_and_targets
+from curvature.empirical_risk.outputs import logits_in
 from curvature.losses import Loss
 
 BINS = 15  # of equal width in confidence (Guo et al. 2017)
 
 
-@dataclass(frozen=True)
-class Performance:
+@dataclass(frozen=True, repr=False)
+class Performance(Shown):
     """``loss`` is L(w); accuracy and calibration are None for what is no classification."""
+
+    _brief = ("loss", "accuracy", "calibration_error", "examples")
 
     loss: float
     examples: int
@@ -27,7 +30,7 @@ class Performance:
 
 
 def performance(risk: EmpiricalRisk) -> Performance:
-    """What the risk's survey tells; one more forward pass where its outputs were too many to keep.
+    """One forward pass over all batches; the loss comes from the risk's survey.
 
     Classification means logits (N, C) with class indices (N,).
     """
@@ -38,8 +41,9 @@ def performance(risk: EmpiricalRisk) -> Performance:
     found: list[tuple[Tensor, Tensor]] = []
     if risk.loss is not None:
         with risk.evaluating(), torch.no_grad():
-            for outputs, targets in outputs_and_targets(risk):
-                if not _is_classification(outputs, targets):
+            for part in risk.all_parts():
+                outputs, targets = logits_in(risk.predictions(part)), part[1]
+                if outputs is None or not _is_classification(outputs, targets):
                     break
                 found.append(_confidence_and_hit(outputs, targets))
     survey = risk.survey

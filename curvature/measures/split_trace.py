@@ -35,7 +35,10 @@ def refusal(A: LinearOperator) -> str:
         return "the inputs don't lead with the examples, so a batch can't be cut."
     try:
         with risk.evaluating():
-            check_independent(risk.model, risk.few(batch))
+            few = risk.few(batch)
+            if not isinstance(risk.predictions(few), torch.Tensor):
+                return "the loss takes more than one tensor of outputs."
+            check_independent(risk.model, few, risk.pick)
     except ValueError as error:
         return str(error)
     return ""

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
-from curvature.empirical_risk.outputs import outputs_and_targets
 from curvature.linalg import EigenEstimate, LinearOperator
 from curvature.linalg.neighbour import neighbour_lanczos
 from curvature.losses import Loss
@@ -100,7 +99,8 @@ def _shares(risk: EmpiricalRisk) -> Tensor:
     signs = torch.Generator().manual_seed(0)
     found = []
     with risk.evaluating(), torch.no_grad():
-        for f, targets in outputs_and_targets(risk):
+        for part in risk.all_parts():
+            f, targets = risk.outputs(part), part[1]
             u = torch.randint(2, (1, *f.shape), generator=signs, dtype=torch.int8)
             (v,) = loss.root_product(f, targets, u.to(f) * 2 - 1)
             r = loss.gradient(f, targets)

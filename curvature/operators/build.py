@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from curvature.derivatives.products import custom_functions, gradient
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.differences import check_custom_functions
+from curvature.empirical_risk.nested import joined
 from curvature.linalg.operator import dot, norm
-from curvature.operators.kinds import Kind, product
+from curvature.operators.kinds import Kind, hides_outputs, product
 from curvature.operators.risk_operator import RiskOperator
 
 
@@ -102,6 +103,12 @@ def _check_products(operator: RiskOperator) -> None:
     u, v = _random_vectors(risk)
     with risk.evaluating():
         part = risk.few(next(iter(risk.batches)))
+        if operator.kind != "hessian" and hides_outputs(risk, part):
+            raise ValueError(
+                f"The loss takes more of the network than the tensors found in its outputs, so "
+                f"`{operator.kind}` isn't known. Let the model return tuples, dicts or dataclasses "
+                "of tensors, or use `hessian`."
+            )
         custom = custom_functions(risk.loss_sum(part))
 
         def apply(x: Tensor) -> Tensor:
@@ -136,7 +143,7 @@ def _rounding(risk: EmpiricalRisk, part: Any) -> float:
     if risk.loss is None:
         return 0.0
     with risk.evaluating():
-        outputs = risk.outputs(part)
+        outputs = joined(risk.predictions(part))
         generator = torch.Generator().manual_seed(0)
         signs = torch.randint(2, outputs.shape, generator=generator).to(outputs) * 2 - 1
         Js = risk.flatten(gradient((outputs * signs).sum(), risk.leaves))

@@ -13,7 +13,9 @@ from torch import Tensor
 from curvature.derivatives.fold import OtherOrderError
 from curvature.derivatives.memory import free_memory, is_out_of_memory
 from curvature.derivatives.products import Product
+from curvature.display import html_table, text
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.described import in_a_line
 from curvature.empirical_risk.shortage import halve_micro_batch
 from curvature.linalg import LinearOperator
 from curvature.operators.graphs import Graphs
@@ -22,6 +24,11 @@ from curvature.operators.ways import PLAIN, Way, fastest
 
 SHARE = 0.25  # of the free memory that kept graphs may take
 
+_KINDS: dict[Kind, str] = {
+    "hessian": "Hessian H",
+    "ggn": "Gauss–Newton matrix G",
+    "functional_hessian": "Functional Hessian H−G",
+}
 _Products = Callable[[list[Tensor]], Iterator[list[Tensor]]]  # of each micro-batch
 
 
@@ -50,6 +57,16 @@ class RiskOperator(LinearOperator):
             device=risk.device,
             terms=_Terms(self),
         )
+
+    def __repr__(self) -> str:
+        what = in_a_line(self.risk.described)
+        return f"{_KINDS[self.kind]}, {self.size:,} × {self.size:,}: {what}"
+
+    def _repr_html_(self) -> str:
+        about = {"matrix": f"{self.size:,} × {self.size:,}", **self.risk.described}
+        if self.diagonal:
+            about["weight decay counted in"] = text(self.diagonal)
+        return html_table(_KINDS[self.kind], {**about, "products": self.method})
 
     @property
     def budget(self) -> float:

@@ -32,6 +32,7 @@ METRICS = {
 }
 
 _MATHEMATICS = {
+    "trace": r"$\mathrm{Tr}(H)$",
     "eigmax": r"$\lambda_{\max}(H)$",
     "eigmin": r"$\lambda_{\min}(H)$",
     "weight_norm": r"$\Vert w\Vert$",

@@ -5,6 +5,8 @@ A row is a flat dict: one number with all that is needed to read it. An absent c
     run, analysis, metric, step, block, probe, index   the key, unique in a table (`KEY`)
     value, standard_error, sampling_error, residual    the number; errors of probes and of images
     low, high, n                                       of a statistic over n rows
+    name, low, high, wide_low, wide_high               of a comparison: whose it is, the estimate's
+                                                       interval, and that over other examples
     passes, seconds, method, converged                 what it cost, how it was got
     products                                           how products with the Hessian were formed
     status, message                                    ok, diverged (value is None) or failed; why
@@ -26,6 +28,7 @@ from curvature.runs.messages import printable
 
 Row = dict[str, Any]
 
+TRACKING = "tracking"  # the analysis of rows that are measured while a run goes on
 KEY = ("run", "analysis", "metric", "step", "block", "probe", "index")
 NUMBERS = ("value", "standard_error", "sampling_error", "residual", "low", "high", "n")
 COUNTS = ("step", "passes", "seconds", "parameters", "examples", "batch_size")

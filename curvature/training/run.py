@@ -13,6 +13,7 @@ from curvature.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from curvature.runs.config import RunConfig
 from curvature.runs.files import CannotWriteError
 from curvature.runs.folder import FINISHED, RunFolder
+from curvature.runs.rows import TRACKING
 from curvature.runs.table import read_rows, write_rows
 from curvature.training.loop import Callback, Ending, Hooks, end_epoch, run_steps
 from curvature.training.results import Part, final_rows, headline, parts_to_evaluate
@@ -90,7 +91,7 @@ def _begin(task: Task, folder: RunFolder, resume: bool, say: Callable[[str], Non
         raise ValueError(
             f"{folder.checkpoint} is not of the run {task.config.id}: move it away, or start over."
         )
-    state = restore(task, checkpoint, _read(folder.history), _read(folder.rows("tracking")), say)
+    state = restore(task, checkpoint, _read(folder.history), _read(folder.rows(TRACKING)), say)
     say(f"Going on with run {task.config.id} after step {state.step} of {task.steps}.")
     return state
 
@@ -145,7 +146,7 @@ def _write(folder: RunFolder, state: State, checkpoint: Checkpoint) -> None:
     """The rows first: those of steps after the checkpoint's are dropped when the run goes on."""
     write_rows(folder.history, state.history)
     if state.tracked:
-        write_rows(folder.rows("tracking"), state.tracked)
+        write_rows(folder.rows(TRACKING), state.tracked)
     save_checkpoint(folder.checkpoint, checkpoint)
 
 
