@@ -18,7 +18,7 @@ from curvature.statistics import compare as verdicts_on
 from curvature.statistics.settings import LARGER_IS_BETTER, SMALLER_IS_BETTER
 
 from .compare_networks import run as compare_networks
-from .options import options_from
+from .options import more_options, options_from
 from .output import TITLES, WEIGHTS, Output, number, output_options
 from .tables import read_sources, require_columns, selection_options, write_figure
 
@@ -52,6 +52,7 @@ STUDY_ONLY = ("choose_by", "on", "block", "conditions")
     "--trust", is_flag=True, help="Import what a checkpoint itself names as module:callable."
 )
 @options_from(AnalysisConfig)
+@more_options("model", "data", "loss")
 @click.option(
     "--choose-by",
     type=click.Choice(CHOICES),

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from curvature import __version__
-from curvature.runs.messages import harmless
+
+from .errors import BAD_INPUT, one_line
 
 COMMANDS = {
     "train": "Train a network to a checkpoint.",
@@ -28,9 +29,6 @@ COMMANDS = {
     "optimizers": "List the optimizers that can be named.",
 }
 LISTINGS = ("models", "datasets", "optimizers")  # in one file
-
-
-_BAD_INPUT = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError)
 
 
 class _Commands(click.Group):
@@ -62,7 +60,7 @@ class _Commands(click.Group):
             raise _Refused(f"{error.format_message()} See `{command} --help`.") from error
         except KeyboardInterrupt as error:
             raise _Interrupted("interrupted.") from error
-        except _BAD_INPUT as error:
+        except BAD_INPUT as error:
             closed = isinstance(error, OSError) and error.errno == errno.EPIPE
             if closed or os.environ.get("CURV_TRACEBACK"):  # click leaves quietly, as with `| head`
                 raise
@@ -78,14 +76,6 @@ class _Refused(click.ClickException):
 
 class _Interrupted(_Refused):
     exit_code = 130  # of a program that Ctrl-C ended
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message on one line; a system error names its file."""
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return harmless(f"{where}{error.strerror}.")
-    return harmless(" ".join(str(error).split()))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -189,7 +189,10 @@ def _how(row: Row) -> str:
     unit = "pass" if row["metric"] == "trace" else "product"
     plural = "" if row["passes"] == 1 else "es" if unit == "pass" else "s"
     got_there = "" if row["converged"] else "NOT CONVERGED, "
-    return f"{got_there}{row['method']}, {row['passes']:.4g} {unit}{plural}, {row['seconds']:.1f} s"
+    cost = f"{row['passes']:.4g} {unit}{plural}, {row['seconds']:.1f} s"
+    error = row.get("products_error")
+    how = "" if error is None else f" by differences (error {error:.0e} ‖H‖)"
+    return f"{got_there}{row['method']}{how}, {cost}"
 
 
 def _interim(estimate: Any) -> str:

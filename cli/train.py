@@ -18,13 +18,14 @@ from curvature.runs.sinks import tensorboard_sink
 from curvature.training import Progress, TrainingResult
 from curvature.training import train as train_run
 
-from .options import options_from
+from .options import more_options, options_from
 from .output import INTERRUPTED, Output, number, output_options
 from .tracking import tracking_options
 
 
 @click.command()
 @options_from(RunConfig)
+@more_options("model", "data", "loss")
 @click.option(
     "--out",
     default="runs",

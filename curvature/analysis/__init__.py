@@ -40,6 +40,9 @@ def analyze(
         say(note)
     rows = describing_rows(subject)
     H = operator_of(subject, config)
+    for note in H.risk.notes:
+        if note not in subject.notes:
+            say(note)
     say(str(plan_of(H, config)))
     rows += measured_rows(H, config, report or (lambda metric, interim: None))
     return [{**row, **subject.provenance} for row in rows]
@@ -52,6 +55,7 @@ def operator_of(subject: Subject, config: AnalysisConfig) -> RiskOperator:
         weight_decay=subject.weight_decay,
         memory=config.memory_bytes,
         plain=config.products == "plain",
+        differences=config.products == "differences",
     )
 
 

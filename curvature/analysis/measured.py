@@ -86,6 +86,7 @@ def _trace(H: RiskOperator, config: AnalysisConfig, generator: Generator, told: 
             converged=found.converged,
             method=found.method,
             products=H.method,
+            products_error=_error(H),
         )
     ]
 
@@ -153,6 +154,7 @@ def _eigen_row(
         converged=found.converged,
         method=method,
         products=H.method,
+        products_error=_error(H),
     )
 
 
@@ -169,9 +171,14 @@ def _crosscheck_row(metric: str, found: crosscheck.CrossCheck) -> Row:
     )
 
 
+def _error(H: RiskOperator) -> float | None:
+    """Of products by differences, relative to the largest eigenvalue met with."""
+    return None if H.differences is None else H.differences.error
+
+
 def _row(metric: str, **fields: Any) -> Row:
     """A row with every column, the absent ones None."""
     row: Row = {"metric": metric, "block": None, "probe": None, "index": 0}
     row |= dict.fromkeys(("value", "standard_error", "sampling_error", "residual", "passes"))
-    row |= dict.fromkeys(("seconds", "method", "products"))
+    row |= dict.fromkeys(("seconds", "method", "products", "products_error"))
     return {**row, "converged": True, "status": "ok", "message": None, **fields}

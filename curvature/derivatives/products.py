@@ -125,5 +125,6 @@ def _once_differentiable(backward: Any) -> bool:
 def _refusal(operation: str) -> RuntimeError:
     return RuntimeError(
         f"`{operation}` has no second derivative in PyTorch, so there is no product with the "
-        "Hessian. Replace it in the model by an equivalent made of differentiable operations."
+        "Hessian. Replace it in the model by an equivalent made of differentiable operations; or, "
+        "if the model is smooth, take differences (`differences=True`, `--products differences`)."
     )

@@ -24,6 +24,8 @@ def refusal(A: LinearOperator) -> str:
     if not isinstance(A, RiskOperator):
         return "it isn't the Hessian of a risk, only a product."
     risk = A.risk
+    if A.differences is not None:
+        return "its products are differences of the gradient."
     if risk.loss is None:
         return "the loss takes (model, batch) whole, so outputs and targets aren't known apart."
     if risk.loss.root_product is None and A.kind != "functional_hessian":

@@ -29,6 +29,8 @@ SHARES = (0.9, 0.0, 0.1)  # of the draws: in proportion to tr Λ_i, to ‖∂ℓ
 def staged_refusal(A: LinearOperator) -> str:
     """Why there is no subsample of A, as a sentence; empty where there is."""
     why = refusal(A)
+    if isinstance(A, RiskOperator) and A.differences:
+        return "its products are differences of gradients."
     if not why and isinstance(A, RiskOperator) and A.risk.survey.examples < LEAST:
         return f"there are fewer than {LEAST:,} examples."
     return why

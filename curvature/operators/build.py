@@ -15,10 +15,14 @@ from torch import Tensor, nn
 from curvature.derivatives.products import custom_functions, gradient
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.differences import check_custom_functions
+from curvature.empirical_risk.kernels import FusedCalls
 from curvature.empirical_risk.nested import joined
 from curvature.linalg.operator import dot, norm
+from curvature.operators.differences import Differences
 from curvature.operators.kinds import Kind, hides_outputs, product
 from curvature.operators.risk_operator import RiskOperator
+
+_FUSED = "attention is computed by the plain kernel: the fused ones have no second derivative"
 
 
 def hessian(
@@ -29,6 +33,7 @@ def hessian(
     weight_decay: float = 0.0,
     memory: float | None = None,
     plain: bool = False,
+    differences: bool = False,
     **options: Any,
 ) -> RiskOperator:
     """H = ∇²L, plus ``weight_decay`` on the diagonal. Options are those of `EmpiricalRisk`.
@@ -36,7 +41,11 @@ def hessian(
     ``loss``: a name, a callable of (outputs, targets), or a whole ``loss(model, batch)``.
     ``memory``: bytes for graphs kept between products; by default a quarter of what is free.
     ``plain``: autograd twice as it is, so the same digits each time; else the fastest way found.
+    ``differences``: of the gradient, where a smooth network has no second derivative in PyTorch.
     """
+    if differences:
+        risk = _risk("hessian", model, loss, data, options)
+        return _by_differences(risk, weight_decay)
     return _operator("hessian", model, loss, data, weight_decay, options, memory, plain)
 
 
@@ -78,14 +87,7 @@ def _operator(
     memory: float | None = None,
     plain: bool = False,
 ) -> RiskOperator:
-    if isinstance(model, EmpiricalRisk):
-        if loss is not None or data is not None or options:
-            raise TypeError("A risk already has its loss, data and options; pass the risk alone.")
-        risk = model
-    elif loss is None or data is None:
-        raise TypeError(f"`{kind}` takes a risk, or a model with `loss` and `data`.")
-    else:
-        risk = EmpiricalRisk(model, loss, data, **options)
+    risk = _risk(kind, model, loss, data, options)
     if kind != "hessian" and risk.loss is None:
         raise ValueError(
             f"`{kind}` needs the outputs and targets apart, and this loss takes (model, batch) "
@@ -95,6 +97,24 @@ def _operator(
     risk.survey  # noqa: B018 (its refusals come before any product)
     _check_products(operator)
     return operator
+
+
+def _risk(kind: Kind, model: Any, loss: Any, data: Any, options: dict[str, Any]) -> EmpiricalRisk:
+    if isinstance(model, EmpiricalRisk):
+        if loss is not None or data is not None or options:
+            raise TypeError("A risk already has its loss, data and options; pass the risk alone.")
+        return model
+    if loss is None or data is None:
+        raise TypeError(f"`{kind}` takes a risk, or a model with `loss` and `data`.")
+    return EmpiricalRisk(model, loss, data, **options)
+
+
+def _by_differences(risk: EmpiricalRisk, weight_decay: float) -> RiskOperator:
+    risk.survey  # noqa: B018 (its refusals come before any product)
+    with risk.evaluating():
+        part = risk.few(next(iter(risk.batches)))
+        differences = Differences(risk, part)
+    return RiskOperator(risk, "hessian", diagonal=weight_decay, differences=differences)
 
 
 def _check_products(operator: RiskOperator) -> None:
@@ -109,7 +129,11 @@ def _check_products(operator: RiskOperator) -> None:
                 f"`{operator.kind}` isn't known. Let the model return tuples, dicts or dataclasses "
                 "of tensors, or use `hessian`."
             )
-        custom = custom_functions(risk.loss_sum(part))
+        with FusedCalls() as calls:
+            value = risk.loss_sum(part)
+        if calls.attention and _FUSED not in risk.notes:
+            risk.notes += (_FUSED,)
+        custom = custom_functions(value)
 
         def apply(x: Tensor) -> Tensor:
             return risk.flatten(product(operator.kind, risk, part, risk.split(x)))

@@ -18,6 +18,7 @@ from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.described import in_a_line
 from curvature.empirical_risk.shortage import halve_micro_batch
 from curvature.linalg import LinearOperator
+from curvature.operators.differences import Differences
 from curvature.operators.graphs import Graphs
 from curvature.operators.kinds import Kind, linearized
 from curvature.operators.ways import PLAIN, Way, fastest
@@ -43,12 +44,16 @@ class RiskOperator(LinearOperator):
         diagonal: float = 0.0,
         memory: float | None = None,
         plain: bool = False,
+        differences: Differences | None = None,
     ) -> None:
         self.risk = risk
         self.kind = kind
         self.diagonal = diagonal  # the weight decay that is counted in
         self.memory = memory  # bytes that graphs may take; None: a share of what is free
-        self.way: Way | None = PLAIN if plain else None  # else the first product chooses one
+        self.differences = differences  # in place of autograd twice
+        self.way: Way | None = (
+            PLAIN if plain or differences else None
+        )  # else the first product chooses one
         self.method = PLAIN.name  # of the last product
         super().__init__(
             self._over_all_batches,
@@ -94,6 +99,9 @@ class RiskOperator(LinearOperator):
         of what is free), so that a product costs the second backward pass alone; the others build
         it anew for each product.
         """
+        if self.differences is not None:
+            yield self
+            return
         graphs = Graphs(self.risk, self._linearized, self.budget)
 
         def matvec(v: Tensor) -> Tensor:
@@ -130,7 +138,7 @@ class RiskOperator(LinearOperator):
         with self.risk.evaluating():
             while (total := self._attempt(products, v, give_up)) is None:
                 pass
-        self.method = self.choose_way().name  # another than before, if memory or order failed
+        self.method = self.differences.description if self.differences else self.choose_way().name
         return total.add_(v, alpha=diagonal)
 
     def _attempt(
@@ -159,6 +167,9 @@ class RiskOperator(LinearOperator):
         return total.mul_(self.risk.scale)
 
     def _each(self, parts: Callable[[], Iterator[Any]], v: list[Tensor]) -> Iterator[list[Tensor]]:
+        if self.differences is not None:
+            yield self.differences.product(parts, v)
+            return
         for part in parts():
             yield self._linearized(part)(v)
 

@@ -185,9 +185,10 @@ class AnalysisConfig(_Hashed):
     tf32: bool = option(False, "Allow TF32 on a GPU (less accurate).")
     products: str = option(
         "auto",
-        "How Hv is formed: auto looks for the fastest way, plain is autograd twice as it is.",
+        "How Hv is formed: auto looks for the fastest way, plain is autograd twice as it is, "
+        "differences are of the gradient (smooth networks without a second derivative).",
         in_id=False,
-        choices=("auto", "plain"),
+        choices=("auto", "plain", "differences"),
     )
     memory: str | None = option(
         None, "Memory for graphs kept between products, 4GB say; else a quarter.", in_id=False
@@ -214,6 +215,7 @@ class AnalysisConfig(_Hashed):
             ("--eigmin", self.eigmin),
             ("--with-weight-decay", self.with_weight_decay),
             ("--eigmax-method staged", self.eigmax_method == "staged"),
+            ("--products differences", self.products == "differences"),
             (f"--trace-method {self.trace_method}", self.trace_method in ("split", "exact")),
         ):
             if theirs and asked:
