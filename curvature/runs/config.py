@@ -158,7 +158,9 @@ class AnalysisConfig(_Hashed):
     )
     max_passes: int = option(1000, "Stop Tr(H) after this many passes at the most.", least=8)
     eigmax: bool = option(False, "λ_max, the largest eigenvalue (algebraically).")
-    eigmax_method: str = option("lanczos", "How λ_max is found.", choices=("lanczos", "power"))
+    eigmax_method: str = option(
+        "lanczos", "How λ_max is found.", choices=("lanczos", "staged", "power")
+    )
     eigmax_rtol: float = option(1e-3, "Stop λ_max at this relative error.", above=0)
     max_products: int = option(
         200, "Stop an eigenvalue after this many products at the most.", least=1
@@ -217,6 +219,7 @@ class AnalysisConfig(_Hashed):
             ("--top", self.top > 1),
             ("--eigmin", self.eigmin),
             ("--with-weight-decay", self.with_weight_decay),
+            ("--eigmax-method staged", self.eigmax_method == "staged"),
             ("--products differences", self.products == "differences"),
             ("--scale-invariant", self.scale_invariant),
             (f"--trace-method {self.trace_method}", self.trace_method in ("split", "exact")),
