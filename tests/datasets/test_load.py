@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from curvature import names
 from curvature.datasets import DATASETS, load
 from curvature.datasets.dataset import Dataset
+from curvature.models import MODELS
 
 X, Y = torch.arange(12.0).view(6, 2), torch.tensor([0, 1, 2, 0, 1, 2])
 
@@ -185,7 +186,9 @@ def test_a_wrong_spec_is_refused(spec: str, message: str) -> None:
 
 def test_what_takes_a_directory_is_what_the_grammar_thinks_does() -> None:
     takes = {
-        name for name, made in DATASETS.items() if "path" in inspect.signature(made).parameters
+        name
+        for name, made in (*DATASETS.items(), *MODELS.items())
+        if "path" in inspect.signature(made).parameters
     }
     assert takes == set(names.TAKE_A_DIRECTORY)
 
