@@ -45,7 +45,8 @@ def training_curves(
     axis = next((name for name in AXES if any(row.get(name) is not None for row in rows)), None)
     if axis is None:
         raise ValueError(f"The training curves need one of the columns {', '.join(AXES)}.")
-    rows = [row for row in rows if row.get(axis) is not None]
+    drawn = {row["run"] for row in rows if any(row.get(p) is not None for p in present)}
+    rows = [row for row in rows if row.get(axis) is not None and row["run"] in drawn]
     optimizers = style.levels(rows, "run.optimizer")
     down, across = style.panels(len(present), width)
     figure = style.new_figure(width, 1.75 * down + 0.35, _caption(rows, present), drawn=caption)
