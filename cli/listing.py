@@ -33,6 +33,15 @@ def datasets(output: Output) -> None:
 
 @click.command()
 @output_options
+def losses(output: Output) -> None:
+    """List the losses, as in --loss cross_entropy:label_smoothing=0.1."""
+    from curvature.losses import LOSSES
+
+    _show(LOSSES, (), output)
+
+
+@click.command()
+@output_options
 def optimizers(output: Output) -> None:
     """List the optimizers; options as in --optimizer sam --optimizer-option adaptive=true."""
     from curvature.optimizers import OPTIMIZERS

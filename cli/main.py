@@ -26,9 +26,10 @@ COMMANDS = {
     "report": "Write a study on one HTML page.",
     "models": "List the models that can be named.",
     "datasets": "List the data sets that can be named.",
+    "losses": "List the losses that can be named.",
     "optimizers": "List the optimizers that can be named.",
 }
-LISTINGS = ("models", "datasets", "optimizers")  # in one file
+LISTINGS = ("models", "datasets", "losses", "optimizers")  # in one file
 
 
 class _Commands(click.Group):

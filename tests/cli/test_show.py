@@ -10,6 +10,7 @@ from click.testing import Result
 from torch import nn
 
 from curvature.datasets import DATASETS
+from curvature.losses import LOSSES
 from curvature.models import MODELS
 from curvature.optimizers import OPTIMIZERS
 from curvature.runs.checkpoint import load_checkpoint
@@ -101,7 +102,12 @@ def test_exports_safetensors(curv: Curv, trained: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("command", "table"),
-    [("models", MODELS), ("datasets", DATASETS), ("optimizers", OPTIMIZERS)],
+    [
+        ("models", MODELS),
+        ("datasets", DATASETS),
+        ("losses", LOSSES),
+        ("optimizers", OPTIMIZERS),
+    ],
 )
 def test_lists_what_can_be_named(curv: Curv, command: str, table: dict) -> None:
     found = answer(curv(command, "--json"))
