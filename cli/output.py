@@ -39,6 +39,7 @@ TITLES = {
     "weight_norm": "‖w‖",
     "gradient_norm": "‖∇L‖",
     "trace": "Tr(H)",
+    "scale_invariant_trace": "Σ w² H_ii",
     "eigmax": "λ_max",
     "eigmin": "λ_min",
 }
@@ -186,7 +187,7 @@ def _uncertainty(row: Row) -> str:
 def _how(row: Row) -> str:
     if row["passes"] is None:
         return ""
-    unit = "pass" if row["metric"] == "trace" else "product"
+    unit = "pass" if row["metric"].endswith("trace") else "product"
     plural = "" if row["passes"] == 1 else "es" if unit == "pass" else "s"
     got_there = "" if row["converged"] else "NOT CONVERGED, "
     cost = f"{row['passes']:.4g} {unit}{plural}, {row['seconds']:.1f} s"

@@ -75,9 +75,11 @@ def operator_of(subject: Subject, config: AnalysisConfig) -> RiskOperator:
 
 def plan_of(H: RiskOperator, config: AnalysisConfig) -> Plan:
     """What the measurements will cost, from products with a few of the examples."""
+    eigenvalues = config.top if config.wants_eigmax else 0
     return plan(
         H,
         trace=config.wants_trace,
         by_parts=config.trace_method != "hutchinson" and config.backend == "curvature",
-        eigenvalues=(config.top if config.wants_eigmax else 0) + config.eigmin,
+        eigenvalues=eigenvalues + config.eigmin,
+        staged=eigenvalues if config.eigmax_method == "staged" else 0,
     )

@@ -71,21 +71,25 @@ def _trace(H: RiskOperator, config: AnalysisConfig, generator: Generator, told: 
         method=cast(Method, config.trace_method),
         rtol=config.trace_rtol,
         max_passes=config.max_passes,
+        scale_invariant=config.scale_invariant,
         generator=generator,
         report=told,
     )
+    measures = {"trace": found, "scale_invariant_trace": found.scale_invariant}
     return [
         _row(
-            "trace",
-            value=found.value,
-            standard_error=found.standard_error,
-            sampling_error=found.sampling_error,
-            passes=found.passes,
-            converged=found.converged,
-            method=found.method,
+            metric,
+            value=each.value,
+            standard_error=each.standard_error,
+            sampling_error=each.sampling_error,
+            passes=each.passes,
+            converged=each.converged,
+            method=each.method,
             products=H.method,
             products_error=_error(H),
         )
+        for metric, each in measures.items()
+        if each is not None
     ]
 
 
@@ -94,12 +98,20 @@ def _eigmax(H: RiskOperator, config: AnalysisConfig, generator: Generator, told:
     if config.eigmax_method == "power":
         found = eigmax(H, method="power", generator=generator, report=told, **limits)
         return [_eigen_row("eigmax", found, "power iteration", H)]
-    top = eigenvalues(H, config.top, generator=generator, report=told, **limits)
-    rows = [_eigen_row("eigmax", top[0], "lanczos", H)]
+    staged = config.eigmax_method == "staged"
+    top = eigenvalues(
+        H,
+        config.top,
+        method="staged" if staged else "lanczos",
+        generator=generator,
+        report=told,
+        **limits,
+    )
+    where = top[0].searched
+    method = f"staged: larger ones looked for in {where}" if where else "lanczos"
+    rows = [_eigen_row("eigmax", top[0], method, H)]
     if config.top > 1:
-        rows += [
-            _eigen_row("eigenvalue", each, "lanczos", H, index=i) for i, each in enumerate(top)
-        ]
+        rows += [_eigen_row("eigenvalue", each, method, H, index=i) for i, each in enumerate(top)]
     return rows
 
 

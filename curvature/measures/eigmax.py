@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, get_args
+from dataclasses import replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,9 +13,10 @@ from torch import Tensor
 from curvature.display import Several
 from curvature.linalg import EigenEstimate, LinearOperator, lanczos, power_iteration
 from curvature.linalg.operator import require_operator
+from curvature.measures.staged_eigmax import staged, staged_refusal
 from curvature.operators import RiskOperator
 
-Method = Literal["lanczos", "power"]
+Method = Literal["lanczos", "staged", "power"]
 Report = Callable[[EigenEstimate], object]
 
 
@@ -32,6 +34,7 @@ def eigmax(
 
     ``start``: the eigenvector at weights nearby, to begin from; a random part is added, without
     which one that has become larger would be missed. Lanczos's method takes it.
+    ``staged``: see ``eigenvalues``.
     """
     if method not in get_args(Method):
         raise ValueError(f"`method` is one of {', '.join(get_args(Method))}, not `{method}`.")
@@ -45,7 +48,14 @@ def eigmax(
                 A, generator=generator, rtol=rtol, max_products=max_products, report=report
             )
     return eigenvalues(
-        A, 1, rtol=rtol, max_products=max_products, start=start, generator=generator, report=report
+        A,
+        1,
+        method=method,
+        rtol=rtol,
+        max_products=max_products,
+        start=start,
+        generator=generator,
+        report=report,
     )[0]
 
 
@@ -75,27 +85,35 @@ def eigenvalues(
     A: LinearOperator,
     k: int,
     *,
+    method: Literal["lanczos", "staged"] = "lanczos",
     rtol: float = 1e-3,
     max_products: int = 200,
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
     report: Report | None = None,
 ) -> Several[EigenEstimate]:
-    """The ``k`` largest eigenvalues, repeated ones as often as they occur, by Lanczos."""
+    """The ``k`` largest eigenvalues, repeated ones as often as they occur, by Lanczos.
+
+    ``staged``: by way of weighted examples, where the loss has a root and there are enough of them;
+    a third of the products, but larger eigenvalues are looked for in the drawn examples alone.
+    Where that doesn't converge, Lanczos over all examples follows.
+    """
+    if method not in ("lanczos", "staged"):
+        raise ValueError(f"`method` is lanczos or staged here, not `{method}`.")
+    if method == "staged" and start is not None:
+        raise ValueError("`start` is for `lanczos`: `staged` finds its own.")
     require_operator(A)
     generator = generator or torch.Generator().manual_seed(0)
-    with _linearized(A) as A:
-        return Several(
-            lanczos(
-                A,
-                generator=generator,
-                k=k,
-                rtol=rtol,
-                max_products=max_products,
-                start=start,
-                report=_of_first(report),
-            )
-        )
+    spent = 0
+    limits: dict[str, Any] = {"rtol": rtol, "generator": generator, "report": _of_first(report)}
+    with _linearized(A) as matrix:
+        if method == "staged" and isinstance(A, RiskOperator) and not staged_refusal(A):
+            found = staged(A, matrix, k, max_products=max_products, **limits)
+            spent = found[0].products
+            if all(each.converged for each in found) or max_products - spent < k:
+                return Several(found)
+        found = lanczos(matrix, k=k, max_products=max_products - spent, start=start, **limits)
+    return Several(replace(each, products=each.products + spent) for each in found)
 
 
 def _linearized(A: LinearOperator) -> AbstractContextManager[LinearOperator]:

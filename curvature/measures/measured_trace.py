@@ -15,6 +15,7 @@ class MeasuredTrace(Shown):
 
     ``sampling_error`` is that of the examples seen as a sample, the signs' share included.
     ``passes`` over all examples: gradients of all, or probes. ``blocks``: each parameter's share.
+    ``scale_invariant``: Σ_i w_i² H_ii, where it was asked for.
     """
 
     _error = "standard_error"
@@ -28,6 +29,8 @@ class MeasuredTrace(Shown):
     method: str
     sampling_error: float | None = None
     blocks: dict[str, float] | None = field(default=None, repr=False)
+    block_errors: dict[str, float] | None = field(default=None, repr=False)
+    scale_invariant: MeasuredTrace | None = None
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Student's interval for what the standard error covers."""

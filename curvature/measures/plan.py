@@ -12,6 +12,7 @@ from curvature.empirical_risk.shortage import bound_micro_batch
 from curvature.linalg.hutchinson import MIN_PASSES
 from curvature.losses import examples_in
 from curvature.measures.split_trace import refusal
+from curvature.measures.staged_eigmax import staged_refusal
 from curvature.operators import RiskOperator
 
 PROBED = 32  # examples on which a product is timed
@@ -20,6 +21,7 @@ LANCZOS_PRODUCTS = 12  # what an eigenvalue of a network typically takes to 1e-3
 PEAK = 1.5  # of what autograd keeps for a product, that it takes while it goes on
 FREE = 0.5  # of the free memory is for the work, where no limit was given
 AT_ONCE = 0.25  # of a limit that not all graphs fit in, that one micro-batch's may take
+STAGED_PRODUCTS = 4  # the same by way of drawn examples, products with these counted in
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,19 @@ class Plan:
         return "; ".join(parts) + "."
 
 
-def plan(H: RiskOperator, *, trace: bool, eigenvalues: int, by_parts: bool = True) -> Plan:
+def plan(
+    H: RiskOperator,
+    *,
+    trace: bool,
+    eigenvalues: int,
+    by_parts: bool = True,
+    staged: int = 0,
+) -> Plan:
     """Time a product on a few examples, and count what autograd keeps for it.
 
     Has fewer examples at a time where a micro-batch would not fit: in the operator's ``memory``,
-    else in half of what is free. ``by_parts``: the trace is split, where it can be.
+    else in half of what is free. ``by_parts``: the trace is split, where it can be. ``staged``: how
+    many of the ``eigenvalues`` are found by way of drawn examples, where that can be.
     """
     risk = H.risk
     batch = next(iter(risk.batches))
@@ -69,6 +79,7 @@ def plan(H: RiskOperator, *, trace: bool, eigenvalues: int, by_parts: bool = Tru
     measured(lambda: term @ v)  # the first call warms up
     cost = measured(lambda: term @ v)
     split = by_parts and not refusal(H)
+    staged = 0 if staged and staged_refusal(H) else staged
     each = cost.saved_bytes / max(examples, 1)
     cut_to = _made_to_fit(H, each)
     kept = min(H.budget, each * risk.survey.examples) * bool(eigenvalues)
@@ -79,7 +90,7 @@ def plan(H: RiskOperator, *, trace: bool, eigenvalues: int, by_parts: bool = Tru
         batches=len(risk.batches),
         product_seconds=cost.seconds * risk.survey.examples / max(examples, 1),
         memory_bytes=int(max(PEAK * each * risk.largest_part, kept + H.reserved) + vectors),
-        products=LANCZOS_PRODUCTS * eigenvalues,
+        products=LANCZOS_PRODUCTS * (eigenvalues - staged) + STAGED_PRODUCTS * staged,
         trace_products=(SPLIT_TRACE if split else MIN_PASSES) * trace,
         trace_passes=1 if split else MIN_PASSES,
         cut_to=cut_to,

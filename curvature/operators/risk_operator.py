@@ -80,6 +80,13 @@ class RiskOperator(LinearOperator):
             return SHARE * free_memory(self.device)
         return max(self.memory - self.reserved, 0.0)
 
+    def choose_way(self) -> Way:
+        """Look for the fastest way once; what the first product does by itself."""
+        if self.way is None:
+            with self.risk.evaluating():
+                self.way = fastest(self.risk, self.kind)
+        return self.way
+
     def term(self, batch: Any) -> LinearOperator:
         """One batch's share of the whole: its weight is inside."""
         return LinearOperator(
@@ -129,12 +136,11 @@ class RiskOperator(LinearOperator):
         ``give_up`` frees what is kept and keeps no more; False where that is nothing.
         """
         v = v.detach()
+        self.choose_way()
         with self.risk.evaluating():
-            if self.way is None:
-                self.way = fastest(self.risk, self.kind)
             while (total := self._attempt(products, v, give_up)) is None:
                 pass
-        self.method = self.differences.description if self.differences else self.way.name
+        self.method = self.differences.description if self.differences else self.choose_way().name
         return total.add_(v, alpha=diagonal)
 
     def _attempt(

@@ -26,6 +26,7 @@ METRICS = {
     "weight_norm": "‖w‖",
     "gradient_norm": "‖∇L‖",
     "trace": "Tr(H)",
+    "scale_invariant_trace": "Σ w² H_ii",
     "eigmax": "λ_max(H)",
     "eigmin": "λ_min(H)",
     "eigenvalue": "λ(H)",

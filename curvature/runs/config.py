@@ -153,9 +153,14 @@ class AnalysisConfig(_Hashed):
         choices=("auto", "split", "hutchinson", "exact"),
     )
     trace_rtol: float = option(0.01, "Stop Tr(H) at this relative standard error.", above=0)
+    scale_invariant: bool = option(
+        False, "Σ w_i² H_ii beside Tr(H): rescaling a layer before BatchNorm doesn't change it."
+    )
     max_passes: int = option(1000, "Stop Tr(H) after this many passes at the most.", least=8)
     eigmax: bool = option(False, "λ_max, the largest eigenvalue (algebraically).")
-    eigmax_method: str = option("lanczos", "How λ_max is found.", choices=("lanczos", "power"))
+    eigmax_method: str = option(
+        "lanczos", "How λ_max is found.", choices=("lanczos", "staged", "power")
+    )
     eigmax_rtol: float = option(1e-3, "Stop λ_max at this relative error.", above=0)
     max_products: int = option(
         200, "Stop an eigenvalue after this many products at the most.", least=1
@@ -214,13 +219,22 @@ class AnalysisConfig(_Hashed):
             ("--top", self.top > 1),
             ("--eigmin", self.eigmin),
             ("--with-weight-decay", self.with_weight_decay),
+            ("--eigmax-method staged", self.eigmax_method == "staged"),
             ("--products differences", self.products == "differences"),
+            ("--scale-invariant", self.scale_invariant),
             (f"--trace-method {self.trace_method}", self.trace_method in ("split", "exact")),
         ):
             if theirs and asked:
                 raise ValueError(f"PyHessian takes no `{flag}`: leave that out, or the backend.")
         if self.eigmax_method == "power" and self.top > 1:
             raise ValueError("Power iteration finds one eigenvalue: `--top` takes lanczos.")
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that change the result; a measure that isn't asked for is none."""
+        values = super().identity()
+        if not self.scale_invariant:
+            del values["scale_invariant"]
+        return values
 
     @property
     def memory_bytes(self) -> float | None:
@@ -235,12 +249,16 @@ class AnalysisConfig(_Hashed):
     @property
     def wants_trace(self) -> bool:
         """Tr(H) is asked for, or nothing in particular."""
-        return self.trace or not (self.eigmax or self.eigmin or self.top > 1)
+        return (
+            self.trace or self.scale_invariant or not (self.eigmax or self.eigmin or self.top > 1)
+        )
 
     @property
     def wants_eigmax(self) -> bool:
         """λ_max or the top eigenvalues are asked for, or nothing in particular."""
-        return self.eigmax or self.top > 1 or not (self.trace or self.eigmin)
+        return (
+            self.eigmax or self.top > 1 or not (self.trace or self.scale_invariant or self.eigmin)
+        )
 
 
 def _fields(config: Any) -> tuple[Field[Any], ...]:
