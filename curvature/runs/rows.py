@@ -121,9 +121,7 @@ def measured_on(data: str, split: str, own: str | None) -> str:
 
 def _is_number(value: Any) -> bool:
     try:
-        return (
-            isinstance(value, int | float) and math.isfinite(value)
-        )
+        return isinstance(value, int | float) and math.isfinite(value)
     except OverflowError:  # JSON's whole numbers may be beyond any float
         return False
 
