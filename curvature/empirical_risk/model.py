@@ -66,6 +66,10 @@ def _refuse_unusable(model: nn.Module) -> None:
                 f"`{name}` is lazily initialised and has no shape yet: call the model on one "
                 "batch first."
             )
+        if p.is_meta:
+            raise ValueError(
+                f"`{name}` is on the meta device, where weights have no values: load them first."
+            )
         if p.is_complex():
             raise ValueError(
                 f"`{name}` is complex ({p.dtype}), and the Hessian is of a function of real "

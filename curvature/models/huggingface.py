@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,13 @@ _LOSSES = {  # of an architecture, by the end of its name
     "ForSequenceClassification": "cross_entropy",
     "ForImageClassification": "cross_entropy",
 }
+# Language models that are given the label of each position, and shift nothing themselves.
+_UNSHIFTED = re.compile(
+    "(Bart|BigBirdPegasus|Blenderbot|BlenderbotSmall|CpmAnt|MBart|Marian|Mvp|PLBart|Pegasus|TrOCR|"
+    "Whisper)ForCausalLM|(Flaubert|XLM)WithLMHeadModel|XLNetLMHeadModel"
+)
+_OWN = re.compile("(ProphetNet|Musicgen|MusicgenMelody)ForCausalLM")  # of several streams
+_SEVERAL = ("ForSequenceClassification", "ForImageClassification")
 
 
 def huggingface(path: str) -> nn.Module:
@@ -43,6 +51,9 @@ def huggingface(path: str) -> nn.Module:
             f"{folder} holds a `{name}`, which transformers {transformers.__version__} hasn't, "
             "and code in a folder is not run. Import the class in a factory of yours."
         )
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
     load: Any = kind.from_pretrained
     with _offline_and_quiet(transformers):
         try:
@@ -53,8 +64,9 @@ def huggingface(path: str) -> nn.Module:
                 attn_implementation="eager",
                 dtype=torch.float32,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
             )
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, SafetensorError, StrictDataclassError) as error:
             raise ValueError(f"{folder} can't be loaded: {_first_line(error)}.") from error
     _refuse_gaps(loaded, folder, name)
     model.config.use_cache = False
@@ -67,12 +79,14 @@ def usual_loss(path: str) -> str | None:
     about = _config(Path(path).expanduser())
     name = _architecture(about, Path(path))
     kind = about.get("problem_type")
-    if name.endswith("ForSequenceClassification") and kind == "multi_label_classification":
+    if name.endswith(_SEVERAL) and kind == "multi_label_classification":
         return "bce"
-    if name.endswith("ForSequenceClassification") and (
-        kind == "regression" or len(about.get("id2label", "01")) == 1
-    ):
+    if name.endswith(_SEVERAL) and (kind == "regression" or len(about.get("id2label", "01")) == 1):
         return None  # its outputs (N, 1) and labels (N,) need someone's own function
+    if _UNSHIFTED.fullmatch(name):
+        return "each_token"
+    if _OWN.fullmatch(name):
+        return None
     return next((loss for end, loss in _LOSSES.items() if name.endswith(end)), None)
 
 
@@ -139,4 +153,4 @@ def _offline_and_quiet(transformers: Any) -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
+    return lines[0].rstrip(".:")

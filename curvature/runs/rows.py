@@ -36,6 +36,7 @@ NUMBERS = (
     *("value", "standard_error", "sampling_error", "residual", "products_error"),
     *("low", "high", "n"),
 )
+ERRORS = ("standard_error", "sampling_error", "residual", "products_error")  # none below 0
 COUNTS = ("step", "passes", "seconds", "parameters", "examples", "batch_size")
 SETTINGS = ("run.lr", "run.weight_decay", "run.rho", "run.seed")
 COLUMNS = (
@@ -98,6 +99,8 @@ def refuse_text_for_numbers(row: Mapping[str, Any], where: str) -> None:
         if value is not None and not _is_number(value):
             found = printable(value) if isinstance(value, str) else printable(repr(value))
             raise ValueError(f"{where}: `{name}` is `{found}`, not a number; leave it empty.")
+        if name in ERRORS and value is not None and value < 0:
+            raise ValueError(f"{where}: `{name}` is {value:g}, and no error is below 0.")
 
 
 def measured_on(data: str, split: str, own: str | None) -> str:

@@ -19,7 +19,7 @@ from curvature.operators import RiskOperator, hessian
 from curvature.operators.ways import Way
 from curvature.optimizers import stability_threshold
 from curvature.runs.folder import RunFolder
-from curvature.runs.rows import TRACKING, Row
+from curvature.runs.rows import TRACKING, Row, plain_row
 from curvature.runs.table import read_rows, write_rows
 from curvature.runs.weights import weights_hash
 from curvature.tracking.batches import taken
@@ -66,6 +66,7 @@ class CurvatureTracker:
         self.rtol, self.seed, self.options = rtol, seed, options
         self.run = run or (Path(out).resolve().name if out is not None else None)
         self.path = None if out is None else RunFolder(Path(out)).rows(name)
+        plain_row(self.about)  # refuses what no file holds
         if model is not None:
             EmpiricalRisk(model, loss, self.data, **options)  # refuses what it can at once
         self.rows: list[Row] = []
@@ -73,6 +74,7 @@ class CurvatureTracker:
         self._begun: float | None = None
         self._last_cost = 0.0
         self._last_step: int | None = None
+        self._told: int | None = None  # the step of the last call
         self._due = False
         self._kept: list[Row] = []  # of the file, from before
         self._start: Tensor | None = None
@@ -83,6 +85,7 @@ class CurvatureTracker:
         self, step: int, optimizer: Optimizer | None = None, *, model: nn.Module | None = None
     ) -> list[Row]:
         """Tell that ``step`` steps are done; the new rows, none where nothing is due."""
+        step = int(step)  # NumPy's or torch's
         if self._last_step is not None and step < self._last_step:
             raise ValueError(
                 f"Step {step} comes after step {self._last_step}: count steps over all epochs, and "
@@ -97,7 +100,7 @@ class CurvatureTracker:
         if not _is_first_rank():
             return []
         begun = time.perf_counter()
-        with random_state_kept():
+        with random_state_kept(), torch.inference_mode(False):
             rows = self._measured(step, model, optimizer or self.optimizer)
         self._last_cost = time.perf_counter() - begun
         self.seconds += self._last_cost
@@ -116,7 +119,9 @@ class CurvatureTracker:
         self._begun = now if self._begun is None else self._begun
         if step == self._last_step:
             return False
-        self._due = self._due or step % self.every == 0
+        told, self._told = self._told, step
+        passed = step % self.every == 0 if told is None else step // self.every > told // self.every
+        self._due = self._due or passed  # steps may be told of by several at a time
         if not self._due:
             return False
         if self.max_share is not None and self._last_step is not None:

@@ -197,6 +197,7 @@ MODELS = [
         data=uneven(IMAGES, Y),
     ),
     refused("lazy model", "lazily initialised", convnet(), data=uneven(IMAGES, Y)),
+    refused("no values", "`weight` is on the meta device", lambda: nn.Linear(5, 3, device="meta")),
     refused(
         "no such parameter",
         "No parameter matches `fc.*`. The model has 0.weight",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from curvature import models
 from curvature.analysis import load_subject, operator_of
+from curvature.empirical_risk import EmpiricalRisk
 from curvature.runs.checkpoint import load_checkpoint
 from curvature.runs.config import AnalysisConfig
 from tests.conftest import seeded
@@ -143,6 +144,69 @@ def test_weights_from_another_file_are_loaded_into_the_folders_architecture(tmp_
     assert "`lm_head.weight` is tied to `transformer.wte.weight`" in subject.notes
 
 
+BART: dict[str, Any] = {
+    **{"vocab_size": 11, "d_model": 8, "max_position_embeddings": 8, "is_encoder_decoder": False},
+    **{"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 8, "is_decoder": True},
+    **{"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 1},
+}
+UNUSUAL: dict[str, tuple[Any, Any, str | None]] = {
+    "unshifted decoder": (
+        transformers.BartForCausalLM,
+        transformers.BartConfig(**BART),
+        "each_token",
+    ),
+    "unshifted": (
+        transformers.XLMWithLMHeadModel,
+        transformers.XLMConfig(vocab_size=11, emb_dim=8, n_layers=1, n_heads=2, pad_index=0),
+        "each_token",
+    ),
+    "permuted": (
+        transformers.XLNetLMHeadModel,
+        transformers.XLNetConfig(vocab_size=11, d_model=8, n_layer=1, n_head=2, d_inner=8),
+        "each_token",
+    ),
+    "decoder that shifts": (
+        transformers.BertLMHeadModel,
+        transformers.BertConfig(
+            vocab_size=11, intermediate_size=12, max_position_embeddings=8, is_decoder=True, **SMALL
+        ),
+        "next_token",
+    ),
+    "several labels an image": (
+        transformers.ViTForImageClassification,
+        transformers.ViTConfig(
+            intermediate_size=8,
+            image_size=4,
+            patch_size=2,
+            num_labels=3,
+            problem_type="multi_label_classification",
+            **SMALL,
+        ),
+        "bce",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers, on what a kind of model is for
+@pytest.mark.parametrize("case", UNUSUAL)
+def test_the_loss_taken_for_a_folder_is_the_one_that_the_model_computes(
+    case: str, tmp_path: Path
+) -> None:
+    kind, config, expected = UNUSUAL[case]
+    folder = save(tmp_path / "net", kind, config)
+    found = models.loss_of(f"hf:{folder}")
+    assert found == expected
+    if expected == "bce":
+        inputs = {"pixel_values": torch.randn(2, 3, 4, 4, generator=seeded(2))}
+        labels = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    else:
+        batch = language()[0]
+        inputs, labels = {"input_ids": batch["input_ids"]}, batch["labels"]
+    model = models.build(f"hf:{folder}").eval()
+    own = float(model(**inputs, labels=labels).loss)
+    assert EmpiricalRisk(model, found, [(inputs, labels)]).value == pytest.approx(own, rel=1e-5)
+
+
 def config_with(folder: Path, **changes: Any) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -180,6 +244,14 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda folder: config_with(folder, architectures=["GPT2ForSequenceClassification"]),
         r"doesn't have `score.weight` of a GPT2ForSequenceClassification",
     ),
+    "a width of another kind": (
+        lambda folder: config_with(folder, n_embd="eight"),
+        "can't be loaded: Validation error for field 'n_embd'",
+    ),
+    "another width": (
+        lambda folder: config_with(folder, n_embd=4),
+        r"has in another shape .*transformer.h.0.attn.c_attn.* of a GPT2LMHeadModel",
+    ),
     "no architecture": (
         lambda folder: config_with(folder, architectures=None),
         "doesn't say its `architectures`",
@@ -201,6 +273,14 @@ def test_what_would_be_wrong_is_refused_in_one_line(case: str, tmp_path: Path) -
             ),
         )
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_damaged_file_of_a_typed_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = save(tmp_path / "net", transformers.GPT2LMHeadModel, GPT)
+    truncated(folder)
+    with pytest.raises(ValueError, match=r"can't be loaded: .*deserializing"):
+        models.build(f"hf:{folder}")
 
 
 @pytest.mark.parametrize(

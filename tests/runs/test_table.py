@@ -174,6 +174,7 @@ def test_a_csv_saved_by_a_spreadsheet(
         ("run,value\na,1\nb,abc\n", "line 3: `value` is `abc`, not a number"),
         ("run;value\na;1,5\n", "line 2: `value` is `1,5`, not a number"),
         ("run,value\na,nan\n", "line 2: `value` is `nan`, not a number; leave it empty"),
+        ("run,standard_error\na,-2\n", "line 2: `standard_error` is -2, and no error is below 0"),
         ("run,value\na,1e999\n", "`value` is `1e999`"),
         ("run,value\na\n", "line 2: 1 cells, where the header has 2"),
         ("run,value\na,1,2\n", "line 2: 3 cells"),

@@ -362,3 +362,30 @@ def test_steps_that_begin_anew_are_refused() -> None:
     tracker.step(4)
     with pytest.raises(ValueError, match="count steps over all epochs"):
         tracker.step(1)
+
+
+def test_steps_told_several_at_a_time_are_not_missed() -> None:
+    tracker = CurvatureTracker(small(), "cross_entropy", PARTS, every=5, budget=4)
+    measured = [step for step in range(0, 30, 3) if tracker.step(step)]
+    assert measured == [0, 6, 12, 15, 21, 27]
+
+
+@pytest.mark.parametrize("kind", [np.int64, torch.tensor])
+def test_steps_may_be_numbers_of_numpy_and_torch(
+    kind: Callable[[int], Any], tmp_path: Path
+) -> None:
+    CurvatureTracker(small(), "cross_entropy", PARTS, out=tmp_path).step(kind(100))
+    assert {row["step"] for row in read_table(tmp_path)} == {100}
+
+
+def test_a_measurement_in_inference_mode_is_as_outside() -> None:
+    model = small()
+    expected = CurvatureTracker(model, "cross_entropy", PARTS).step(0)
+    with torch.inference_mode():
+        found = CurvatureTracker(model, "cross_entropy", PARTS).step(0)
+    assert [row["value"] for row in found] == [row["value"] for row in expected]
+
+
+def test_columns_that_no_file_holds_are_refused_before_training() -> None:
+    with pytest.raises(TypeError, match="`layers` is a list"):
+        CurvatureTracker(small(), "cross_entropy", PARTS, about={"layers": [1, 2]})
