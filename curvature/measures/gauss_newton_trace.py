@@ -1,7 +1,6 @@
 """tr(G) without a probe in parameter space: G = Σ_i ω_i J_iᵀΛ_iJ_i / Σω, Λ_i = S_iS_iᵀ.
 
-tr(J_iᵀΛ_iJ_i) = E‖J_iᵀS_iε‖² for random signs ε: squared norms of per-example gradients. An S of
-orthogonal columns, the scaled eigenvectors of Λ, makes the least of the cross terms.
+tr(J_iᵀΛ_iJ_i) = E‖J_iᵀS_iε‖² for random signs ε: squared norms of per-example gradients.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
 from curvature.empirical_risk.shortage import halve_micro_batch
 from curvature.measures.draws import Draws
+from curvature.measures.root_basis import RootBasis
 
 _AT_ONCE = 64  # examples of a forward pass; more are slower on a CPU
 _COLUMNS = 16  # of the root that are formed at a time, where all are wanted
@@ -47,6 +47,7 @@ class GaussNewtonTrace:
         assert risk.loss.root_product is not None
         self.risk = risk
         self._root = risk.loss.root_product
+        self._basis = None if exact else RootBasis(risk)
         self._generator = generator
         self._names = list(risk.params)
         self.exact = exact
@@ -186,12 +187,12 @@ class GaussNewtonTrace:
             return torch.cat([v for v, _ in singles], 1), torch.cat([size for _, size in singles])
         units = 1 if recording.rest or self._together > 1 else len(rows)
         total = torch.zeros(len(self.draws), units, len(self._names), dtype=torch.float64)
-        if self.exact:
+        if self._basis is None:
             for v in self._columns(f.detach(), part[1]):
                 total += self._squares(recording, v, units)
             return total, torch.zeros(units, dtype=torch.float64)
         signs = signs.transpose(0, 1).to(f) * 2 - 1
-        v, other = self._root(f.detach(), part[1], signs)
+        v, other = self._basis.vectors(f.detach(), part[1], signs)
         total += self._squares(recording, v, units)
         return total, other.double().reshape(units, -1).square().sum(1).cpu()
 
