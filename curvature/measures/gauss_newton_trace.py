@@ -18,6 +18,7 @@ from curvature.empirical_risk.batches import examples
 from curvature.empirical_risk.shortage import halve_micro_batch
 from curvature.measures.draws import Draws
 from curvature.measures.root_basis import RootBasis
+from curvature.measures.units import cut, sizes
 
 _AT_ONCE = 64  # examples of a forward pass; more are slower on a CPU
 _COLUMNS = 16  # of the root that are formed at a time, where all are wanted
@@ -54,11 +55,7 @@ class GaussNewtonTrace:
         self._scaled = scaled
         self._avoid, self.rest = self._checked()
         self._together = _TOGETHER if self.rest and not exact else 1
-        sizes = [examples(batch) for batch in risk.batches]
-        self._units = [  # of every batch: the rows of each of its units
-            [list(range(i, min(i + self._together, n))) for i in range(0, n, self._together)]
-            for n in sizes
-        ]
+        self._units = cut([examples(batch) for batch in risk.batches], self._together)
         count = sum(map(len, self._units))
         self.draws = [Draws(count, len(self._names), generator) for _ in range(1 + scaled)]
         self._least = max(_FIRST_BUDGET, _AGAIN / count)
@@ -92,7 +89,7 @@ class GaussNewtonTrace:
     @property
     def unit_sizes(self) -> list[int]:
         """How many examples each unit holds, in order."""
-        return [len(rows) for batch in self._units for rows in batch]
+        return sizes(self._units)
 
     def blocks(self) -> tuple[dict[str, float], dict[str, float]]:
         """The trace of each parameter's own block, and its variance."""

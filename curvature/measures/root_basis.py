@@ -37,9 +37,12 @@ class RootBasis:
         n, C = f.shape
         unit = torch.eye(C, dtype=f.dtype, device=f.device)
         S = self._root(f, targets, unit[:, None, :].expand(C, n, C)).double().movedim(0, 2)
-        _, O = torch.linalg.eigh(S.mT @ self._gram.to(S) @ S)
-        ahead = O @ signs[0].double()[:, :, None]
-        return (S @ ahead)[..., 0], (S @ signs[1].double()[:, :, None])[..., 0]
+        _, Q = torch.linalg.eigh(S.mT @ self._gram.to(S) @ S)
+        root = S @ Q
+        # rounding mustn't turn a column around: the same signs would be another draw
+        largest = root.gather(1, root.abs().argmax(1, keepdim=True))
+        ahead = root.copysign(root * largest) @ signs[0].to(S)[:, :, None]
+        return ahead[..., 0], (S @ signs[1].to(S)[:, :, None])[..., 0]
 
 
 def _mean_gram(risk: EmpiricalRisk) -> Tensor | None:
