@@ -181,8 +181,8 @@ def _advance_one(parts: _Parts, kind: int, wanted: float, left: float) -> None:
         assert R is not None
         rest = G.variance(kind) if G else 0.0
         lacking = R.variance(kind) * R.passes / max(wanted - rest, 1e-300) - R.passes
-        # a guess from few probes, so not all of it at once
-        R.advance(math.ceil(min(max(lacking, 1.0), R.passes / 2, max(left, 1.0))))
+        # a guess from few probes, so not all of it at once; but each time takes a gradient more
+        R.advance(math.ceil(min(max(0.8 * lacking, 1.0), 3 * R.passes, max(left, 1.0))))
 
 
 def _gain(part: GaussNewtonTrace | FunctionalTrace, kind: int) -> float:
