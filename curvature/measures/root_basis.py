@@ -16,8 +16,9 @@ from curvature.derivatives.output_gram import output_gram
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
 
-_SEEN = 8  # examples whose JJᵀ is looked at; 96 are hardly better
+_SEEN = 4  # examples whose JJᵀ is looked at; 96 are hardly better
 _OUTPUTS = 32  # more would take more than they save
+_SHARE = 4  # examples there must be for each gradient that is looked at
 
 
 class RootBasis:
@@ -51,7 +52,8 @@ def _mean_gram(risk: EmpiricalRisk) -> Tensor | None:
     n = examples(batch)
     with risk.evaluating():
         f = risk.outputs(risk.few(batch, 1))
-        if f.dim() != 2 or not 1 < f.shape[1] <= min(_OUTPUTS, n * len(risk.batches) // _SEEN):
+        most = min(_OUTPUTS, n * len(risk.batches) // (_SHARE * _SEEN))
+        if f.dim() != 2 or not 1 < f.shape[1] <= most:
             return None
         total = torch.zeros(f.shape[1], f.shape[1], dtype=torch.float64)
         for i in range(0, n, max(1, n // _SEEN))[:_SEEN]:
