@@ -34,8 +34,6 @@ class GaussNewtonTrace:
     ``scaled``: of Σ w_j² G_jj too, in ``draws[1]``; then no rule applies, and few are together.
     """
 
-    cost = 1.5  # gradients that a pass takes, as measured on a ResNet-20
-
     def __init__(
         self,
         risk: EmpiricalRisk,
@@ -68,6 +66,11 @@ class GaussNewtonTrace:
         which = f" for {_listed(self.rest)}" if len(self.rest) < len(self._names) else ""
         few = f", {_TOGETHER} examples at a time{which}" if self.rest else ""
         return f"tr(G) by signs{few}"
+
+    @property
+    def cost(self) -> float:
+        """Gradients that a pass takes, as measured on a ResNet-20 and a vision transformer."""
+        return 1.9 if self.rest else 1.5
 
     @property
     def passes(self) -> float:
