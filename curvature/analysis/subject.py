@@ -71,6 +71,7 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig, *, trust: bool 
         config.loss,
         batches,
         params=config.params,
+        batch_size=config.batch_size,
         micro_batch=config.micro_batch,
         mode="train" if config.batchnorm == "train" else "eval",
         tf32=config.tf32,

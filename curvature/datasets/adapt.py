@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, default_collate
 
 from curvature.datasets.dataset import Constants, Dataset, constants
 
 _ACCEPTED = (
-    "a curvature.datasets.Dataset, (inputs, targets) as tensors or arrays, a map-style torch "
-    "Dataset of (x, y), or an iterable of batches"
+    "a curvature.datasets.Dataset, (inputs, targets) as tensors or arrays, a mapping of such with "
+    "labels or targets, a map-style torch Dataset of either, or an iterable of batches"
 )
 
 
 def adapt(value: Any, name: str) -> Dataset | Iterable[Any]:
-    """``value`` as a ``Dataset``, where it can be one; an iterable of batches as it is.
+    """``value`` as a ``Dataset``, where it can be one; a mapping, or an iterable of batches, as is.
 
     Raises:
         TypeError: if it is neither.
@@ -33,7 +33,7 @@ def adapt(value: Any, name: str) -> Dataset | Iterable[Any]:
         )
     if isinstance(value, torch.utils.data.Dataset) or _is_map_style(value):
         return _stacked(value, name)
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Tensor):
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Tensor):
         return value
     raise TypeError(f"`{name}` returned a {type(value).__name__}; expected {_ACCEPTED}.")
 
@@ -79,10 +79,12 @@ def _is_map_style(value: Any) -> bool:
     return has == [True, True, False]
 
 
-def _stacked(dataset: Any, name: str) -> Dataset:
+def _stacked(dataset: Any, name: str) -> Dataset | dict[str, Any]:
     inputs, targets = [], []
     for i in range(len(dataset)):
         example = dataset[i]
+        if i == 0 and isinstance(example, Mapping):
+            return _collated(dataset, name)
         if not isinstance(example, tuple | list) or len(example) != 2:
             raise TypeError(
                 f"Example {i} of `{name}` is a {type(example).__name__}; expected (x, y). "
@@ -100,6 +102,18 @@ def _stacked(dataset: Any, name: str) -> Dataset:
     if not inputs:
         raise ValueError(f"`{name}` has no examples.")
     return from_arrays(torch.stack(inputs), torch.stack(targets), name)
+
+
+def _collated(dataset: Any, name: str) -> dict[str, Any]:
+    """All examples, which are mappings, as one of stacked tensors."""
+    try:
+        found: dict[str, Any] = default_collate([dict(dataset[i]) for i in range(len(dataset))])
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"The examples of `{name}` can't be stacked ({' '.join(str(error).split())}): pad them "
+            "to one length, or return a DataLoader with the collator that you train with."
+        ) from error
+    return found
 
 
 def _item(value: Any, what: str) -> Tensor:

@@ -168,7 +168,10 @@ def _cut_mapping(data: Any, batch_size: int) -> list[Any]:
     """Batches of the same keys; a single one where the tensors' lengths differ."""
     lengths = leading_dimensions(data)
     if not lengths:
-        raise TypeError("`data` is a mapping without tensors. Pass tensors, or a list of batches.")
+        raise TypeError(
+            "`data` is a mapping without tensors. Pass tensors (of a tokenizer: "
+            "return_tensors='pt'), or a list of batches."
+        )
     n = lengths.pop()
     if lengths:
         return [data]
@@ -177,6 +180,12 @@ def _cut_mapping(data: Any, batch_size: int) -> list[Any]:
 
 def _cut(pair: tuple[Any, Any], batch_size: int) -> list[Any]:
     n = examples_in(pair[1])
+    for part, what in zip(pair, ("inputs", "targets"), strict=True):
+        if not leading_dimensions(part):
+            raise TypeError(
+                f"The {what} are a {type(part).__name__} without tensors or arrays in it: pass "
+                "torch.tensor(…) of them."
+            )
     if examples_in(pair[0]) != n:
         raise ValueError(f"There are {examples_in(pair[0])} inputs for {n} targets.")
     return [part_of(pair, start, start + batch_size, n) for start in range(0, n, batch_size)]

@@ -17,7 +17,9 @@ from curvature.empirical_risk.nested import floats_in, part_of, shapes_in
 from curvature.empirical_risk.outputs import call_model, taken_apart
 from curvature.losses import NO_MEAN, Loss, check_reduction, examples_in, not_additive
 
-_MISFIT = re.compile(r"shape|dimension|channels|expected input|size mismatch|index out of range")
+_MISFIT = re.compile(
+    r"shape|dimension|channels|expected input|size mismatch|index out of range|scalar types"
+)
 _SAME = 1e-4  # between two passes, relative to the largest entry: rounding on a GPU
 _ALIKE = 1e-3  # between passes of different batch sizes, which other kernels compute
 _SLOPE = 1e-2  # between gradients, relative to the sum of their lengths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,20 +27,35 @@ class Survey(Shown):
 
 def go_over_all(risk: EmpiricalRisk) -> Survey:
     """One forward pass over all batches; refuses what would make the numbers wrong."""
-    total, weight, count = 0.0, 0.0, 0
+    total, weight, count, attached = 0.0, 0.0, 0, False
     # a whole loss may differentiate by its inputs (physics-informed networks)
     with risk.evaluating(), torch.set_grad_enabled(risk.loss is None):
         for index, batch in enumerate(risk.batches):
             if index == 0:
                 risk.check(batch)
+            attached = attached or (risk.loss is not None and _is_attached(risk, batch))
             for part in risk.parts(batch):
                 part_sum, part_weight = risk.sum_and_weight(part)
                 total += float(part_sum.detach())
                 weight += float(part_weight)
+                attached = attached or part_sum.requires_grad
                 count += risk.examples_in(part)
     if not weight > 0:
         raise ValueError("No example counts: the weights of all batches are zero.")
+    if not attached:
+        raise ValueError(
+            "The loss doesn't depend on the parameters: `detach`, `no_grad`, `argmax` or NumPy "
+            "stands between them, so all curvature would be zero. Take that out of the model or "
+            "the loss."
+        )
     value = total if risk.reduction == "sum" else total / weight
     if not math.isfinite(value):
         raise FloatingPointError(f"The loss is {value} at these weights: the run diverged.")
     return Survey(value, weight, count)
+
+
+def _is_attached(risk: EmpiricalRisk, batch: Any) -> bool:
+    """Whether the loss has a graph to any parameter, on very few examples; all may be padding."""
+    with torch.enable_grad():
+        few = (risk.few(batch, min(n, risk.micro_batch or n)) for n in (2, 16))
+        return any(risk.loss_sum(part).requires_grad for part in few)

@@ -228,6 +228,12 @@ def _classes_second(outputs: Tensor, targets: Tensor) -> None:
             "the loss `next_token`; else let the model return `logits.mT`, or pass a loss of "
             "(outputs, targets) that returns (mean, weight)."
         )
+    indices = outputs.shape[:1] + outputs.shape[2:]
+    if outputs.ndim > 1 and targets.shape not in (indices, outputs.shape):
+        raise ValueError(
+            f"`cross_entropy` needs class indices of shape {tuple(indices)} for outputs of shape "
+            f"{tuple(outputs.shape)}, got {tuple(targets.shape)}."
+        )
 
 
 def _numel(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -154,7 +154,10 @@ def split_trace(
     gradients: by the clock, the same seed would not give the same result. ``exact``: tr(G) from a
     gradient per example and output, tr(H − G) by all unit vectors where these are few.
     """
-    parts = _prepared(A, generator, exact=exact, scaled=scale_invariant, blocks=blocks)
+    units = _UNITS_ON_REQUEST if exact else min(_UNITS, max_passes)
+    parts = _prepared(
+        A, generator, exact=exact, scaled=scale_invariant, blocks=blocks, most_units=units
+    )
     for part in parts.all:
         part.advance()
     while True:
@@ -190,7 +193,13 @@ def _gain(part: GaussNewtonTrace | FunctionalTrace, kind: int) -> float:
 
 
 def _prepared(
-    A: RiskOperator, generator: torch.Generator, *, exact: bool, scaled: bool, blocks: bool
+    A: RiskOperator,
+    generator: torch.Generator,
+    *,
+    exact: bool,
+    scaled: bool,
+    blocks: bool,
+    most_units: int,
 ) -> _Parts:
     risk = A.risk
     curved = [] if A.kind == "ggn" else tensors_with_a_part(risk, generator)
@@ -199,6 +208,6 @@ def _prepared(
     if A.kind != "functional_hessian":
         G = GaussNewtonTrace(risk, generator, exact=exact, scaled=scaled)
     if curved:
-        by_units = size <= (_UNITS_ON_REQUEST if exact else _UNITS)
+        by_units = size <= most_units
         R = FunctionalTrace(risk, generator, curved, scaled=scaled, blocks=blocks, exact=by_units)
     return _Parts(risk, A.diagonal, scaled, G, R, shown=A.kind != "ggn" and not curved)

@@ -211,6 +211,8 @@ def _imported(name: str, kind: str) -> Callable[..., Any]:
     except Exception as error:  # whatever the module does when it is imported
         usual = (ImportError, AttributeError, ValueError, SyntaxError)
         what = error if isinstance(error, usual) else f"{type(error).__name__}: {error}"
+        if module_name.endswith(".py"):
+            what = "a module is named as in `import`, without `.py` and with dots for folders"
         raise ValueError(f"The {kind} `{name}` can't be imported: {what}.") from error
     for part in attribute.split("."):
         if not hasattr(thing, part):

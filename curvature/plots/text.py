@@ -67,7 +67,7 @@ def told_apart(names: Sequence[str], longest: int = 30) -> list[str]:
     """Names fit to be drawn, shortened in their middle as far as they stay different.
 
     >>> told_apart(["experiments/of/the/last/summer/sgd.pt", "b"])
-    ['experiments/of…st/summer/sgd.pt', 'b']
+    ['experiments/of…t/summer/sgd.pt', 'b']
     """
     plain = [_drawable(name) for name in names]
     for length in (longest, 30, 45, 60, 90):

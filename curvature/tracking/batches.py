@@ -25,14 +25,14 @@ def taken(data: Any, count: int | None) -> Any:
     """
     if count is not None and count < 1:
         raise ValueError(f"`batches` must be at least 1, got {count}.")
-    if isinstance(data, (Dataset, Mapping, Tensor, str)) or not hasattr(data, "__iter__"):
+    if isinstance(data, (Dataset, Tensor, str)) or not hasattr(data, "__iter__"):
         raise TypeError(
             "`data` must be batches (inputs, targets), a DataLoader or a pair of tensors, got "
             f"{type(data).__name__}."
         )
-    if isinstance(data, tuple) and count is not None:
+    if isinstance(data, (tuple, Mapping)) and count is not None:
         raise ValueError("`batches` is for a list or a loader; pass fewer rows of the tensors.")
-    if isinstance(data, (list, tuple)) or getattr(data, "is_fixed", False):
+    if isinstance(data, (list, tuple, Mapping)) or getattr(data, "is_fixed", False):
         return data if count is None else list(islice(data, count))
     if hasattr(data, "__next__"):
         raise ValueError(

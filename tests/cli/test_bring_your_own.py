@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from curvature import names
+from curvature import AnalysisConfig, load_checkpoint, names
+from curvature.analysis import load_subject
 
 Curv = Callable[..., Result]
 
@@ -61,6 +62,14 @@ def net(*, width: int = 5, kind: str = "tanh", compiled: bool = False) -> nn.Mod
 def data(split: str, n: int = 12):
     g = torch.Generator().manual_seed(["train", "val", "test"].index(split))
     return torch.randn(n, 4, generator=g), torch.randint(3, (n,), generator=g)
+
+def named():
+    x, y = data("test")
+    return {"input": x, "labels": y}
+
+def encoded():
+    from transformers import BatchEncoding
+    return BatchEncoding(named())
 
 def doubles():
     x, y = data("test")
@@ -145,6 +154,16 @@ def test_a_model_data_and_a_loss_of_ones_own(curv: Curv) -> None:
         return -((1 - p) * p.log()).mean()
 
     assert value(found, "eigmax") == pytest.approx(top(focal, "test"), rel=1e-3)
+
+
+@pytest.mark.parametrize("factory", ["named", "encoded"])
+def test_a_mapping_is_cut_into_batches(curv: Curv, factory: str) -> None:
+    args = (*MODEL, "--data", f"curv_mine:{factory}")
+    found = analysed(curv, *args, "--eigmax")
+    assert value(found, "eigmax") == pytest.approx(top(F.cross_entropy, "test"), rel=1e-3)
+    config = AnalysisConfig(model="curv_mine:net", data=args[-1], batch_size=5)
+    subject = load_subject(load_checkpoint("net.pt"), config)
+    assert [len(targets) for _, targets in subject.risk.batches] == [5, 5, 2]
 
 
 def test_an_option_is_the_same_in_the_name_and_beside_it(curv: Curv) -> None:

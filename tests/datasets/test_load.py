@@ -16,8 +16,22 @@ from torch.utils.data import Dataset as TorchDataset
 from curvature import names
 from curvature.datasets import DATASETS, load
 from curvature.datasets.dataset import Dataset
+from curvature.models import MODELS
 
 X, Y = torch.arange(12.0).view(6, 2), torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+class ListDataset(TorchDataset[Any]):
+    """Examples as they are."""
+
+    def __init__(self, examples: list[Any]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.examples[i]
 
 
 class Pairs(TorchDataset[Any]):
@@ -67,13 +81,13 @@ FORMS: dict[str, Any] = {
 BATCHES: dict[str, Any] = {
     "list": [(X, Y), (X, Y)],
     "list of dicts": [{"x": X, "y": Y}],
+    "mapping": {"x": X, "y": Y},
     "loader": DataLoader(TensorDataset(X, Y), batch_size=2),
 }
 REFUSED: dict[str, tuple[Any, str]] = {
     "number": (3, "returned a int; expected"),
     "None": (None, "returned a NoneType; expected"),
     "text": ("x", "returned a str; expected"),
-    "dict": ({"x": X}, "returned a dict; expected"),
     "one tensor": (X, "returned a Tensor; expected"),
     "stream": (Stream(), "IterableDataset.*DataLoader"),
     "objects": ((np.array([{}]), np.array([0])), "array of type object"),
@@ -98,6 +112,20 @@ def test_a_factory_may_return(form: str, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("form", BATCHES)
 def test_batches_are_returned_as_they_are(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(factory(monkeypatch, BATCHES[form]), "test") is BATCHES[form]
+
+
+def test_examples_that_are_mappings_are_stacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = ListDataset([{"x": x, "y": int(y)} for x, y in zip(X, Y, strict=True)])
+    data = load(factory(monkeypatch, examples), "test")
+    assert isinstance(data, dict)
+    assert torch.equal(data["x"], X)
+    assert torch.equal(data["y"], Y)
+
+
+def test_examples_of_unlike_lengths_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = ListDataset([{"x": torch.ones(2)}, {"x": torch.ones(3)}])
+    with pytest.raises(ValueError, match=r"can't be stacked .*: pad them"):
+        load(factory(monkeypatch, examples), "test")
 
 
 @pytest.mark.parametrize("form", REFUSED)
@@ -184,9 +212,8 @@ def test_a_wrong_spec_is_refused(spec: str, message: str) -> None:
 
 
 def test_what_takes_a_directory_is_what_the_grammar_thinks_does() -> None:
-    takes = {
-        name for name, made in DATASETS.items() if "path" in inspect.signature(made).parameters
-    }
+    named = {**DATASETS, **MODELS}
+    takes = {name for name, made in named.items() if "path" in inspect.signature(made).parameters}
     assert takes == set(names.TAKE_A_DIRECTORY)
 
 

@@ -86,7 +86,9 @@ def close(found: Tensor, expected: Tensor, rtol: float = 1e-7) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("loss", "rtol"), [("next_token", 1e-7), (of_outputs, 1e-7), (weighed, 1e-5)], ids=str
+    ("loss", "rtol"),
+    [("next_token", 1e-7), (of_outputs, 1e-7), (weighed, 1e-5)],
+    ids=["named", "of outputs", "weighed"],
 )
 def test_a_padded_language_model_agrees_with_differences_of_its_own_loss(
     loss: Any, rtol: float

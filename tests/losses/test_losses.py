@@ -185,6 +185,7 @@ def test_a_whole_loss_is_known_by_its_first_parameter(loss: Any, whole: bool) ->
             "`nll` got outputs for 3 classes",
         ),
         (lambda: as_loss("cross_entropy").sum(LOGITS, Y.float()), "class indices as whole numbers"),
+        (lambda: as_loss("cross_entropy").sum(LOGITS, Y[:, None]), "class indices of shape"),
     ],
 )
 def test_what_cannot_be_a_loss_is_refused(make: Callable[[], Any], says: str) -> None:

@@ -246,3 +246,13 @@ def test_what_has_no_weights_or_no_blocks_is_refused() -> None:
         trace(A, scale_invariant=True)
     with pytest.raises(ValueError, match="no `blocks` apart"):
         trace(A, blocks=True)
+
+
+def test_unit_vectors_keep_to_the_passes_that_are_allowed() -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    data = [(torch.randn(8, 3, dtype=torch.float64, generator=seeded(0)), torch.arange(8) % 2)]
+    H = hessian(model, "cross_entropy", data)
+    assert "exactly" in trace(H, generator=seeded(0)).method
+    few = trace(H, max_passes=4, rtol=1e-6, generator=seeded(0))
+    assert "exactly" not in few.method
+    assert few.passes < 20

@@ -294,6 +294,13 @@ def test_a_loss_of_the_whole_batch_and_a_block() -> None:
     assert whole[0]["parameters"] == 12
 
 
+def test_a_mapping_is_taken_whole() -> None:
+    model = small().float()
+    named = CurvatureTracker(model, "cross_entropy", {"input": X, "labels": Y}).step(0)
+    pair = CurvatureTracker(model, "cross_entropy", (X, Y)).step(0)
+    assert [row["value"] for row in named] == [row["value"] for row in pair]
+
+
 def test_as_a_callback_of_train(tmp_path: Path) -> None:
     config = RunConfig(epochs=1, batch_size=200, optimizer="sa-sgd")
     images = torch.randn(40, 1, 8, 8, generator=seeded(0)), torch.arange(40) % 10
@@ -322,7 +329,7 @@ def test_as_a_callback_of_train(tmp_path: Path) -> None:
         ({"data": iter(PARTS)}, "`data` is an iterator"),
         ({"data": (X, Y), "batches": 2}, "`batches` is for a list or a loader"),
         ({"data": TensorDataset(X, Y)}, "a DataLoader or a pair of tensors, got TensorDataset"),
-        ({"data": {"x": X}}, "got dict"),
+        ({"data": {"input": X, "labels": Y}, "batches": 2}, "`batches` is for a list or a loader"),
         ({"params": "3.*"}, "3"),
     ],
     ids=lambda value: str(value)[:24],

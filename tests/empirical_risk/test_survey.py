@@ -1,0 +1,48 @@
+"""The one pass over all batches: what it refuses before anything is measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from curvature import EmpiricalRisk, hessian
+from tests.conftest import seeded
+
+X, Y = torch.randn(6, 4, generator=seeded(0)), torch.arange(6) % 3
+
+
+def detached(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs.detach(), targets)
+
+
+def wrong_ones(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.argmax(1) != targets).float()
+
+
+def whole(model: nn.Module, batch: Any) -> Tensor:
+    with torch.no_grad():
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("loss", [detached, wrong_ones, whole])
+def test_a_loss_without_a_graph_is_refused(loss: Any) -> None:
+    with pytest.raises(ValueError, match="doesn't depend on the parameters: `detach`"):
+        hessian(nn.Linear(4, 3), loss, [(X[:4], Y[:4]), (X[4:], Y[4:])])
+
+
+def test_padding_without_a_graph_is_none() -> None:
+    """Its value is a constant where nothing counts."""
+
+    def counted(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        kept = targets != -100
+        if not kept.any():
+            return torch.zeros(()), kept.sum()
+        return F.cross_entropy(outputs[kept], targets[kept]), kept.sum()
+
+    y = torch.cat([torch.full((3,), -100), Y[3:]])
+    risk = EmpiricalRisk(nn.Linear(4, 3), counted, [(X[:2], y[:2]), (X[2:], y[2:])])
+    assert risk.survey.weight == 3
