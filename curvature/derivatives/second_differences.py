@@ -1,26 +1,12 @@
-"""f(w + hz) − f(w), the outputs moved along z: second derivatives without autograd."""
+"""The parameters moved along z for the length of a call: derivatives by differences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-
-
-def difference(
-    forward: Callable[[], list[Tensor]],
-    params: Sequence[Tensor],
-    z: Sequence[Tensor],
-    *,
-    h: float,
-    center: Sequence[Tensor],
-) -> list[Tensor]:
-    """f(w + hz) − f(w) in float64, by one forward pass; ``center`` is f(w)."""
-    with moved_along(params, z, h):
-        ahead = forward()
-    return [a.double() - f.double() for a, f in zip(ahead, center, strict=True)]
 
 
 @contextmanager

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from curvature.derivatives.own_blocks import curved_tensors
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.batches import examples
 from curvature.empirical_risk.nested import joined
 from curvature.linalg.random_vectors import rademacher
+from curvature.measures import units
 from curvature.measures.draws import Draws
-from curvature.measures.output_differences import OutputDifferences
+from curvature.measures.output_differences import OutputDifferences, Step
 from curvature.operators import RiskOperator
 
 _FEW = 2  # examples on which own blocks are looked at
@@ -26,7 +28,7 @@ _PROBES = 4
 _PASSES = 2  # before there is a standard error
 _DEGREES = 8  # of freedom, before it is believed
 _PRODUCT = 3.5  # gradients that a product with R takes
-_FORWARD = 0.37
+_FORWARD = 0.5  # with moving the weights
 
 
 def tensors_with_a_part(risk: EmpiricalRisk, generator: torch.Generator) -> list[str]:
@@ -58,7 +60,7 @@ def _curved(
 
 
 class FunctionalTrace:
-    """A growing estimate of tr(R); every batch has its own probe in every pass.
+    """A growing estimate of tr(R); a unit of its draws is a few examples with their own probes.
 
     ``scaled``: of Σ w_j² R_jj too, in ``draws[1]``. ``blocks``: of each tensor's part, which takes
     products with R. ``exact``: from products with all unit vectors.
@@ -83,41 +85,38 @@ class FunctionalTrace:
         self._mask = torch.zeros(risk.size, device=risk.device, dtype=risk.dtype)
         for name in self._parts:
             self._mask[risk.layout[name]] = 1
-        w = risk.flatten([p.detach() for p in risk.leaves])
-        size = float((w * self._mask).double().norm())
-        self._w = w
+        self._w = risk.flatten([p.detach() for p in risk.leaves])
+        size = float((self._w * self._mask).double().norm())
         self._unit = float(self._mask.double().norm()) / size if size else 1.0  # ‖z‖/‖w ⊙ z‖
-        self._differences = [OutputDifferences(risk) for _ in range(1 + scaled)]
-        for kind in range(1 + scaled):
-            self._settle(kind)
-        self.step = self._differences[0].step
-        if any(each.step is None for each in self._differences):
-            self.step = None
-        self._by_products = blocks or exact or self.step is None
-        columns = len(self._parts) if self._by_products else 1
-        units = 1 if exact else len(risk.batches)
-        self.draws = [Draws(units, columns, generator) for _ in range(1 + scaled)]
-        self._forms: list[list[Tensor]] = [[] for _ in range(1 + scaled)]  # zᵀR_iz, two probes
+        self._kinds = range(1 + scaled)
+        self._steps = [] if exact or blocks else self._settled()
+        columns = 1 if self._steps else len(self._parts)
+        sizes = [examples(batch) for batch in risk.batches]
+        at_once = units.examples_in_one(risk) if self._steps else max(sizes)
+        self.units = units.cut(sizes, at_once)
+        count = 1 if exact else sum(map(len, self.units))
+        self.draws = [Draws(count, columns, generator) for _ in self._kinds]
 
     @property
     def method(self) -> str:
         """What is done, for the record."""
         if self.exact:
             return "tr(H−G) exactly"
-        if self._by_products:
+        if not self._steps:
             return "tr(H−G) by probes"
-        return f"tr(H−G) by differences of the outputs, h = {self.step:g}"
+        shared = f"{max(self.unit_sizes)} examples a probe"
+        return f"tr(H−G) by differences of the outputs, {shared}, h = {self._steps[0].h:g}"
 
     @property
     def cost(self) -> float:
         """Gradients that a pass takes, as measured on small vision transformers."""
-        if self._by_products:
+        if not self._steps:
             return _PRODUCT
-        return sum(_FORWARD * (1 if each.one_sided else 2) for each in self._differences)
+        return sum(_FORWARD * (1 if step.one_sided else 2) for step in self._steps)
 
     @property
     def passes(self) -> float:
-        """Probes for each batch so far."""
+        """Probes for each unit so far."""
         return float(len(self._mask.nonzero())) if self.exact else self.draws[0].per_unit
 
     def value(self, kind: int = 0) -> float:
@@ -128,9 +127,18 @@ class FunctionalTrace:
         """Of the probes."""
         return 0.0 if self.exact else self.draws[kind].variance()
 
+    @property
+    def unit_sizes(self) -> list[int]:
+        """How many examples each unit holds, in order."""
+        return units.sizes(self.units)
+
+    def by_unit(self, kind: int = 0) -> Tensor | None:
+        """What each unit adds to the value; None where these are whole batches."""
+        return self.draws[kind].means.sum(1) if self._steps else None
+
     def blocks(self) -> tuple[dict[str, float], dict[str, float]] | None:
         """Each tensor's part and its variance, where they were taken apart."""
-        if not self._by_products:
+        if self._steps:
             return None
         draws = self.draws[0]
         variances = torch.zeros(len(self._parts)) if self.exact else draws.column_variances()
@@ -142,57 +150,50 @@ class FunctionalTrace:
     @property
     def is_young(self) -> bool:
         """Too few draws to believe a small variance, which would be left at that."""
-        few = len(self.risk.batches) * (self.passes - 1) < _DEGREES
+        few = len(self.draws[0].counts) * (self.passes - 1) < _DEGREES
         return not self.exact and self.passes > 0 and few
 
     def advance(self, number: int = 1) -> None:
-        """As many probes for every batch; two the first time."""
+        """As many probes for every unit; two the first time."""
         if self.exact:
             self._take_the_diagonal()
             return
-        first = not self.passes
-        for _ in range(_PASSES if first else number):
-            for index, batch in enumerate(self.risk.batches):
-                self._probe(index, batch, apart=first)
-            for draws in self.draws:
-                draws.budget = draws.per_unit - 1
+        budget = self.draws[0].budget + number if self.passes else _PASSES - 1
+        missing = self.draws[0].missing(budget)
+        for draws in self.draws:
+            draws.budget = budget
+        unit = 0
+        with self.risk.evaluating():
+            for batch, rows in zip(self.risk.batches, self.units, strict=True):
+                for chosen in rows:
+                    if missing[unit]:
+                        self._draw(unit, self.risk.rows(batch, chosen), int(missing[unit]))
+                    unit += 1
 
-    def by_example(self, kind: int = 0) -> Tensor | None:
-        """Two estimates (2, N) of every example's part of tr(R); None without differences."""
-        if self.step is None:
-            return None
-        if not self._forms[kind]:
-            for _ in range(_PASSES):
-                for index, batch in enumerate(self.risk.batches):
-                    self._apart(kind, index, batch)
-        return torch.cat(self._forms[kind]).view(_PASSES, -1)
-
-    def _apart(self, kind: int, index: int, batch: Any) -> Tensor:
-        forms = self._differences[kind].by_example(index, batch, self._direction(kind))
-        self._forms[kind].append(forms / self._factor(kind))
-        return self._forms[kind][-1].sum()[None]
-
-    def _probe(self, index: int, batch: Any, *, apart: bool) -> None:
-        kinds = range(len(self.draws))
-        if self._by_products:
-            z = self._direction(0)
-            product = z.double() * (self._operator.term(batch) @ z).double()
-            rows = [product, product * self._w.double().square()]
-            values = [self._by_part(rows[kind]) for kind in kinds]
-        elif apart:
-            values = [self._apart(kind, index, batch) for kind in kinds]
-        else:
-            values = [
-                torch.tensor([each.form(index, batch, self._direction(kind)) / self._factor(kind)])
-                for kind, each in enumerate(self._differences)
-            ]
-        for draws, value in zip(self.draws, values, strict=True):
-            if not bool(value.isfinite().all()):
-                raise FloatingPointError(
-                    f"zᵀ(H−G)z = {float(value.sum())} in batch {index}: the network's outputs "
-                    "aren't finite. Look at the weights, or use float64."
-                )
-            draws.add(torch.tensor([index]), value.double()[None])
+    def _draw(self, unit: int, batch: Any, number: int) -> None:
+        """As many probes of a unit, which share what is known of it at w."""
+        if self._steps:
+            centers = self._differences.centers(batch)
+        term = self._operator.term(batch)
+        for _ in range(number):
+            if self._steps:
+                values = [
+                    torch.tensor([self._differences.form(centers, self._direction(kind), step)])
+                    / self._factor(kind)
+                    for kind, step in enumerate(self._steps)
+                ]
+            else:
+                z = self._direction(0)
+                product = z.double() * (term @ z).double()
+                rows = [product, product * self._w.double().square()]
+                values = [self._by_part(rows[kind]) for kind in self._kinds]
+            for draws, value in zip(self.draws, values, strict=True):
+                if not bool(value.isfinite().all()):
+                    raise FloatingPointError(
+                        f"zᵀ(H−G)z = {float(value.sum())} in unit {unit}: the network's outputs "
+                        "aren't finite. Look at the weights, or use float64."
+                    )
+                draws.add(torch.tensor([unit]), value.double()[None])
 
     def _take_the_diagonal(self) -> None:
         diagonal = torch.zeros(self.risk.size, dtype=torch.float64)
@@ -215,9 +216,15 @@ class FunctionalTrace:
     def _factor(self, kind: int) -> float:
         return self._unit**2 if kind else 1.0
 
-    def _settle(self, kind: int) -> None:
+    def _settled(self) -> list[Step]:
+        """The steps for every kind of direction; none where one has none."""
         few = self.risk.few(next(iter(self.risk.batches)), _COMPARED)
-        probes = [self._direction(kind) for _ in range(_PROBES)]
+        self._differences = OutputDifferences(self.risk, few, self._parts)
+        plain = OutputDifferences(self.risk, few, self._parts, plain=True)
         term = self._operator.term(few)
-        exact = torch.stack([z.double() @ (term @ z).double() for z in probes]).cpu()
-        self._differences[kind].settle(few, probes, exact)
+        steps = []
+        for kind in self._kinds:
+            probes = [self._direction(kind) for _ in range(_PROBES)]
+            exact = torch.stack([z.double() @ (term @ z).double() for z in probes]).cpu()
+            steps.append(plain.settle(few, probes, exact))
+        return [] if None in steps else [step for step in steps if step]

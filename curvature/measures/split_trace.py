@@ -106,24 +106,23 @@ class _Parts:
         return self.risk.leaves
 
     def _sampling_error(self, kind: int) -> float | None:
-        """The standard error if the examples are a sample: their spread / √N, draws included.
-
-        A few probes tell little of one example: of what two of them say, the noise is taken off.
-        """
-        forms = self.R.by_example(kind) if self.R else None
-        if self.R and forms is None:
-            return None
-        sizes = self.G.unit_sizes if self.G else [1] * (forms.shape[1] if forms is not None else 0)
-        sums = self.G.by_unit(kind) if self.G else torch.zeros(len(sizes), dtype=torch.float64)
-        noise = torch.zeros(())
-        if forms is not None:
-            first, second = (torch.stack([u.sum() for u in f.split(sizes)]) for f in forms)
-            sums = sums + (first + second) / 2
-            noise = ((first - second) / 2).square().sum()
-        if len(sums) < 2:
+        """The standard error if the examples are a sample: the units' spread, draws included."""
+        if not self.all:
             return math.inf
-        spread = max(0.0, len(sums) * float(sums.var()) - float(noise))
-        return math.sqrt(spread + (self.R.variance(kind) if self.R else 0.0))
+        told = [part.by_unit(kind) for part in self.all]
+        sizes = torch.tensor(self.all[-1].unit_sizes)  # the coarser ones, which hold whole others
+        ends = sizes.cumsum(0)
+        sums = torch.zeros(len(sizes), dtype=torch.float64)
+        for part, values in zip(self.all, told, strict=True):
+            if values is None:
+                return None
+            last = torch.tensor(part.unit_sizes).cumsum(0)
+            sums.index_add_(0, torch.searchsorted(ends, last), values)
+        count = len(sizes)
+        if count < 2:
+            return math.inf
+        apart = sums - sizes * sums.sum() / sizes.sum()
+        return math.sqrt(count / (count - 1) * float(apart.square().sum()))
 
     def _blocks(self) -> tuple[dict[str, float] | None, dict[str, float] | None]:
         """Each parameter's share of tr(H), and its standard error, where all parts tell."""
@@ -185,8 +184,8 @@ def _advance_one(parts: _Parts, kind: int, wanted: float, left: float) -> None:
         assert R is not None
         rest = G.variance(kind) if G else 0.0
         lacking = R.variance(kind) * R.passes / max(wanted - rest, 1e-300) - R.passes
-        # a guess from few probes, so not all of it at once
-        R.advance(math.ceil(min(max(lacking, 1.0), R.passes / 2, max(left, 1.0))))
+        # a guess from few probes, so not all of it at once; but each time takes a gradient more
+        R.advance(math.ceil(min(max(0.8 * lacking, 1.0), 3 * R.passes, max(left, 1.0))))
 
 
 def _gain(part: GaussNewtonTrace | FunctionalTrace, kind: int) -> float:

@@ -1,0 +1,115 @@
+"""tr(H − G) by differences, against products with all unit vectors."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from curvature.empirical_risk import EmpiricalRisk
+from curvature.measures import units
+from curvature.measures.draws import Draws
+from curvature.measures.functional_trace import FunctionalTrace, tensors_with_a_part
+from curvature.measures.output_differences import OutputDifferences
+from curvature.operators import functional_hessian
+from tests.conftest import seeded
+from tests.corpus.case import f64, randn
+
+
+class Tokens(nn.Module):
+    """Twelve positions that share their weights, and attend to each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.position = nn.Linear(3, 6), nn.Parameter(torch.randn(1, 12, 6))
+        self.norm, self.qk = nn.LayerNorm(6), nn.Linear(6, 12)
+        self.mlp = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6))
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x) + self.position
+        q, k = self.qk(self.norm(x)).chunk(2, -1)
+        x = x + (q @ k.mT).softmax(-1) @ x
+        out: Tensor = self.head((x + self.mlp(x)).mean(1))
+        return out
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "_LEAST", 4)
+    monkeypatch.setattr(units, "_USES", 1)
+
+
+@functools.cache
+def risk(dtype: torch.dtype = f64) -> EmpiricalRisk:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Tokens().to(dtype)
+    y = torch.randint(4, (24,), generator=seeded(1))
+    return functional_hessian(
+        model, "cross_entropy", (randn(24, 12, 3).to(dtype), y), batch_size=10
+    ).risk
+
+
+@functools.cache
+def exact(kind: int = 0) -> float:
+    found = FunctionalTrace(risk(), seeded(0), names(), scaled=True, exact=True)
+    found.advance()
+    return found.value(kind)
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    return tuple(tensors_with_a_part(risk(), seeded(0)))
+
+
+@pytest.mark.parametrize("dtype", [f64, torch.float32])
+def test_the_stated_error_is_the_error(dtype: torch.dtype) -> None:
+    found = FunctionalTrace(risk(dtype), seeded(0), names(), scaled=True)
+    assert "by differences" in found.method
+    gaps: list[list[float]] = [[], []]
+    for seed in range(20):
+        found.draws = [Draws(len(found.unit_sizes), 1, seeded(seed)) for _ in range(2)]
+        found.advance()
+        found.advance(4)
+        for kind in range(2):
+            gap = found.value(kind) - exact(kind)
+            gaps[kind].append(gap / found.variance(kind) ** 0.5)
+    for each in torch.tensor(gaps):
+        assert 0.4 < float(each.square().mean()) < 2.5
+        assert abs(float(each.mean())) < 4 / 20**0.5
+
+
+def test_without_what_linear_layers_add_the_mean_stays_and_the_variance_falls() -> None:
+    few = risk().few(next(iter(risk().batches)), 8)
+    layers, plain = (OutputDifferences(risk(), few, names(), plain=p) for p in (False, True))
+    found = FunctionalTrace(risk(), seeded(0), names())
+    step = found._steps[0]
+    centers = layers.centers(few), plain.centers(few)
+    forms = torch.tensor(
+        [
+            [layers.form(centers[0], z, step), plain.form(centers[1], z, step)]
+            for z in (found._direction(0) for _ in range(400))
+        ],
+        dtype=f64,
+    )
+    gap = forms[:, 0] - forms[:, 1]
+    assert float(gap.std()) > 0
+    assert abs(float(gap.mean())) <= 4 * float(gap.std()) / 20
+    assert forms[:, 0].var() < 0.9 * forms[:, 1].var()
+
+
+def test_rounds_of_draws_add_up_whatever_their_size() -> None:
+    found = FunctionalTrace(risk(), seeded(0), names())
+    sizes = found.unit_sizes
+    assert sizes == [4, 4, 2, 4, 4, 2, 4]
+    found.advance()
+    assert found.passes == 2
+    found.advance(3)
+    found.advance(1)
+    assert found.passes == 6
+    by_unit = found.by_unit()
+    assert by_unit is not None
+    assert float(by_unit.sum()) == pytest.approx(found.value())
