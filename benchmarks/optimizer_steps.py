@@ -66,7 +66,11 @@ def measure(*, quick: bool) -> dict[str, Any]:
     size = sum(p.numel() for p in network(width).parameters())
     unit = statistics.median(times["gradient"])
     return {
-        "parameters": size, "images": images, "rounds": rounds, "gradient": unit, "ratios": ratios
+        "parameters": size,
+        "images": images,
+        "rounds": rounds,
+        "gradient": unit,
+        "ratios": ratios,
     }
 
 

@@ -50,5 +50,3 @@ def top_two(model: nn.Module, batches: Batches, seed: int) -> list[float]:
 
 def _operator(model: nn.Module, batches: Batches) -> HessianOperator:
     return HessianOperator(model, batches, supervised_loss(nn.CrossEntropyLoss()))
-
-

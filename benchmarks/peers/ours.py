@@ -52,5 +52,3 @@ def eigmax(model: nn.Module, batches: Batches, seed: int, **options: Any) -> dic
 
 def vector(n: int, seed: int) -> Tensor:
     return torch.randn(n, generator=torch.Generator().manual_seed(seed))
-
-

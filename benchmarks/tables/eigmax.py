@@ -22,7 +22,9 @@ def measure_peers(
     for name, tool in tools.items():
         results.part(
             f"eigmax/{subject.name}/{name}",
-            partial(_runs, subject, partial(_found, tool, subject), 5 if small and not quick else 1),
+            partial(
+                _runs, subject, partial(_found, tool, subject), 5 if small and not quick else 1
+            ),
         )
 
 

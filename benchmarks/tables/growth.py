@@ -21,11 +21,11 @@ SWEEPS = {
 
 
 def measure(results: Results, *, quick: bool) -> None:
-    for what, values in SWEEPS.items():
-        for value in values[:1] if quick else values:
-            settings = BASE | ({"images": 64, "width": 2} if quick else {}) | {what: value}
-            if quick and what == "images":
-                settings["images"] = 64
+    sweeps = {"width": (1,)} if quick else SWEEPS
+    base = BASE | {"images": 16} if quick else BASE
+    for what, values in sweeps.items():
+        for value in values:
+            settings = base | {what: value}
             results.part(f"growth/{what}/{value}", partial(_point, **settings))
 
 

@@ -23,7 +23,7 @@ def measure(tools: dict[str, ModuleType], results: Results, *, quick: bool) -> N
     missing = {piece for piece in PIECES if piece in ("pyhessian", "curvlinops", "eigenthings")}
     pieces = [piece for piece in PIECES if piece not in missing - set(tools)]
     for model in ("resnet20:width=2",) if quick else MODELS:
-        for piece in (pieces if not quick else ("training step", "product")):
+        for piece in pieces if not quick else ("training step", "product"):
             results.part(
                 f"memory/{model}/{piece}", partial(_peak, model, piece, 16 if quick else _IMAGES)
             )
