@@ -81,8 +81,8 @@ def _trace(results: Results, name: str, subject: dict[str, Any]) -> str:
         known += f" ± {reference['standard_error']:.2g}"
     head = ["", "error", "to 1 %", "gradients a product", "gradients", "seconds", "× ours"]
     return (
-        f"## {subject['title']}: {subject['parameters']:,} parameters, {subject['images']:,} images"
-        f"\n\n### Tr(H) to 1 %\n\nExact: {known}. The error is the root mean square over seeds; for "
+        f"## {subject['title']}: {subject['parameters']:,} parameters, "
+        f"{subject['images']:,} images\n\n### Tr(H) to 1 %\n\nExact: {known}. The error is the root mean square over seeds; for "
         "the peers it is the deviation of one probe, and the products that it takes to bring it to "
         f"1 %.\n\n{table(head, rows)}"
     )
@@ -226,8 +226,8 @@ def _memory(results: Results) -> str:
         return ""
     head = ["", *(TITLES.get(piece, piece) for piece in memory.PIECES)]
     return (
-        "## Peak memory of a micro-batch of 128 images\n\nAbove the loaded network and images, each "
-        "in a process of its own; and as a multiple of a training step's.\n\n"
+        "## Peak memory of a micro-batch of 128 images\n\nAbove the loaded network and "
+        "images, each in a process of its own; and as a multiple of a training step's.\n\n"
         f"{table(head, rows)}"
     )
 
@@ -285,8 +285,8 @@ def _right(results: Results) -> str:
     if not rows:
         return ""
     return (
-        "## Right and wrong numbers\n\nSmall networks in float64 against the whole matrix by central "
-        "differences: Hv to 1e-7, λ_max and the second eigenvalue to 1e-2, Tr(H) within four "
+        "## Right and wrong numbers\n\nSmall networks in float64 against the whole matrix by "
+        "central differences: Hv to 1e-7, λ_max and the second eigenvalue to 1e-2, Tr(H) within four "
         f"standard errors.\n\n{table(['', *tools], rows)}"
     )
 

@@ -1,4 +1,4 @@
-"""curvlinops 3 (Dangel et al. 2025), with scipy's eigsh for eigenvalues as its documentation has it.
+"""curvlinops 3 (Dangel et al. 2025), with scipy's eigsh for eigenvalues, as it documents.
 
 Several vectors are multiplied at a time: its trace functions pass all of their vectors at once.
 """
@@ -6,7 +6,7 @@ Several vectors are multiplied at a time: its trace functions pass all of their 
 import torch
 from curvlinops import HessianLinearOperator, hutchinson_trace, hutchpp_trace, xtrace
 from scipy.sparse.linalg import eigsh
-from torch import Tensor, nn
+from torch import nn
 
 from peers.common import Batches, Eigen, Product
 
@@ -44,11 +44,11 @@ def _operator(model: nn.Module, batches: Batches) -> HessianLinearOperator:
     )
 
 
-def _counted(model: nn.Module, batches: Batches):  # noqa: ANN202
+def _counted(model: nn.Module, batches: Batches):
     A = _operator(model, batches).to_scipy()
     A.products, plain = 0, A._matvec
 
-    def matvec(v):  # noqa: ANN001, ANN202
+    def matvec(v):
         A.products += 1
         return plain(v)
 

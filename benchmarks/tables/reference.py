@@ -66,10 +66,18 @@ def functional_trace(model: nn.Module, batches: Batches, probes: int) -> tuple[f
         f = model(x)
         r = (f.detach().softmax(1) - F.one_hot(y, f.shape[1])) / n
         g = torch.autograd.grad((r * f).sum(), params, create_graph=True)
+        curved = [i for i, each in enumerate(g) if each.requires_grad]  # not the last bias, say
         for k in range(probes):
             z = torch.randint(2, (sum(p.numel() for p in params),), generator=generator)
             pieces = split(z.to(f) * 2 - 1, model)
-            Rz = torch.autograd.grad(g, params, pieces, retain_graph=True)
+            Rz = torch.autograd.grad(
+                [g[i] for i in curved],
+                params,
+                [pieces[i] for i in curved],
+                retain_graph=True,
+                materialize_grads=True,
+                allow_unused=True,
+            )
             values[k, b] = sum(float((a * b).sum()) for a, b in zip(pieces, Rz, strict=True))
     error = float((values.var(0) / probes).sum().sqrt())
     return float(values.mean(0).sum()), error

@@ -25,9 +25,7 @@ def measure_peers(
     value = reference_of(subject, results, quick=quick)["value"]
     results.part(
         f"{key}/pool",
-        lambda: pool.measure(
-            subject, probes=probes, twice=min(probes, 40 if small else 16), value=value
-        ),
+        lambda: pool.measure(subject, probes=probes, twice=min(probes, 40), value=value),
     )
     for name, tool in tools.items():
         results.part(
@@ -73,7 +71,7 @@ def _seeds(subject: Subject, work: Any, count: int, seconds: float) -> list[dict
 
 
 def _calls(subject: Subject, tool: ModuleType, *, rounds: int) -> dict[str, Any]:
-    """The tool's own Hutchinson with few products, per product; the others use the same products."""
+    """The tool's own Hutchinson with few products, per product; its other methods use the same."""
     call = partial(tool.trace, subject.model, subject.batches, _PRODUCTS, 0, "hutchinson")
     try:
         runs = interleaved(
