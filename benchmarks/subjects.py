@@ -44,8 +44,8 @@ class _Known:
 
 
 CHECKPOINTS = {
-    "resnet20": _Known("ResNet-20, PyHessian's checkpoint", 2048, "resnet20:shortcut=B"),
-    "vgg19": _Known("VGG-19, width 1/8", 512),
+    "resnet20": _Known("ResNet-20, PyHessian's checkpoint", 512, "resnet20:shortcut=B"),
+    "vgg19": _Known("VGG-19, width 1/8", 2048),
     "vit": _Known("ViT of the study's shape, width 64, depth 4", 512, smooth=True),
 }
 DIGITS = "digits"
