@@ -1,62 +1,136 @@
-"""`curv compare`: optimizers at their best settings, and what may be said of them."""
+"""`curv compare`: networks side by side; or optimizers at their best settings."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from curvature.comparison.sources import has_networks
 from curvature.plots.style import levels
+from curvature.runs.config import AnalysisConfig
 from curvature.runs.rows import Row
-from curvature.statistics import Verdict, at_best, best_settings, select, summarize
+from curvature.statistics import Verdict, at_best, best_settings, is_tracked, select, summarize
 from curvature.statistics import compare as verdicts_on
 from curvature.statistics.settings import LARGER_IS_BETTER, SMALLER_IS_BETTER
 
-from .output import TITLES, Output, number, output_options
-from .tables import SOURCES, read_sources, require_columns, selection_options, write_figure
+from .compare_networks import run as compare_networks
+from .options import more_options, options_from
+from .output import TITLES, WEIGHTS, Output, number, output_options
+from .tables import read_sources, require_columns, selection_options, write_figure
 
 METRICS = ("accuracy", "trace", "eigmax")
 SETTING = ("run.optimizer", "run.lr", "run.weight_decay")
 CHOICES = (*LARGER_IS_BETTER, *SMALLER_IS_BETTER)
+NETWORKS_ONLY = ("table", "labels", "against", "weights", "trust")
+SELECTION = ("on", "block", "analysis", "conditions")
+STUDY_ONLY = ("choose_by", "on", "block", "conditions")
 
 
 @click.command()
-@SOURCES
+@click.argument("sources", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--metric", "metrics", multiple=True, help=f"Repeatable; {', '.join(METRICS)}.")
+@click.option("--out", type=click.Path(path_type=Path), help="A figure: .png, .svg or .pdf.")
+@click.option(
+    "--table",
+    type=click.Path(path_type=Path),
+    help="Networks: write their rows to this file, .jsonl, .csv or .parquet.",
+)
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME[=PATH]",
+    help="Networks: what to call one; or without =PATH one for each, in their order.",
+)
+@click.option("--against", metavar="NAME", help="Networks: which the others are held against.")
+@click.option("--weights", default="auto", help=WEIGHTS)
+@click.option(
+    "--trust", is_flag=True, help="Import what a checkpoint itself names as module:callable."
+)
+@options_from(AnalysisConfig)
+@more_options("model", "data", "loss")
 @click.option(
     "--choose-by",
     type=click.Choice(CHOICES),
     default="accuracy",
     show_default=True,
-    help="What chooses the best setting, on the validation data.",
+    help="Optimizers: what chooses the best setting, on the validation data.",
 )
 @selection_options
-@click.option("--out", type=click.Path(path_type=Path), help="A figure: .png, .svg or .pdf.")
 @output_options
+@click.pass_context
 def compare(
+    context: click.Context,
     sources: tuple[Path, ...],
     metrics: tuple[str, ...],
+    out: Path | None,
+    output: Output,
+    **options: Any,
+) -> None:
+    """Compare networks, or the optimizers of a study: is one flatter, or is it the noise?
+
+    Checkpoints, run folders and files of rows by `curv analyze` are single networks: checkpoints
+    are measured under one protocol, rows that were measured otherwise are refused by name.
+    Another folder of runs, or its table, is a study: each optimizer at its best setting.
+
+    \b
+      curv compare sgd.pt sam.pt --out figure.pdf
+      curv compare a.pkl b.pkl --model resnet20 --data cifar10:DIR --examples 1000
+      curv compare sweep
+    """
+    fields = {f.name: options.pop(f.name) for f in dataclasses.fields(AnalysisConfig)}
+    if not sources:
+        raise click.UsageError("Missing argument 'SOURCES...'.")
+    of_networks = [has_networks(path) for path in sources]
+    if not any(of_networks):
+        _refuse_typed(context, (*fields, *NETWORKS_ONLY), f"{sources[0]} is a study")
+        study = {name: options[name] for name in ("choose_by", *SELECTION)}
+        return _compare_optimizers(sources, metrics, out, output, **study)
+    if not all(of_networks):
+        study_path = sources[of_networks.index(False)]
+        raise ValueError(f"{study_path} is a study of many runs: compare it alone, or name runs.")
+    _refuse_typed(context, STUDY_ONLY, f"{sources[0]} is a single network")
+    networks = {name: options[name] for name in (*NETWORKS_ONLY, "analysis")}
+    compare_networks(
+        sources, AnalysisConfig(**fields), output, metrics=metrics, out=out, **networks
+    )
+    return None
+
+
+def _refuse_typed(context: click.Context, names: Sequence[str], why: str) -> None:
+    """An option that would do nothing."""
+    for parameter in context.command.params:
+        if parameter.name in names:
+            assert parameter.name is not None
+            source = context.get_parameter_source(parameter.name)
+            if source is click.core.ParameterSource.COMMANDLINE:
+                raise ValueError(
+                    f"{why}, for which `{parameter.opts[0]}` does nothing: leave it out."
+                )
+
+
+def _compare_optimizers(
+    sources: tuple[Path, ...],
+    metrics: tuple[str, ...],
+    out: Path | None,
+    output: Output,
+    *,
     choose_by: str,
     on: str,
     block: str | None,
     analysis: str | None,
     conditions: tuple[str, ...],
-    out: Path | None,
-    output: Output,
 ) -> None:
-    """Compare optimizers at their best settings: is one flatter, or is it the noise?
-
-    SOURCES are folders of runs, or .csv or .jsonl files. Rows that were measured differently are
-    refused by name; a difference is named only where the seeds' spread can't explain it.
-    """
     rows = read_sources(sources, conditions)
     require_columns(rows, ("metric", "value", *SETTING))
     best = best_settings(rows, metric=choose_by)
     _say_who_is_missing(rows, best, choose_by, output)
     chosen = at_best(rows, best)
-    there = {row.get("metric") for row in chosen}
+    there = {row.get("metric") for row in chosen if analysis or not is_tracked(row)}
     metrics = metrics or tuple(m for m in METRICS if m in there)
     table: list[Row] = []
     answer: dict[str, Any] = {"best": best, "means": [], "verdicts": []}
@@ -76,7 +150,15 @@ def compare(
     if out:
         from curvature.plots import comparison
 
-        write_figure(out, comparison(table, metrics=metrics), output)
+        figure = comparison(table, metrics=metrics, note=_how_chosen(best, choose_by))
+        output.say(figure.get_label())
+        write_figure(out, figure, output)
+
+
+def _how_chosen(best: Sequence[Row], choose_by: str) -> str:
+    if not any(row.get("settings", 1) > 1 for row in best):
+        return ""
+    return f"Each at its setting of the best {choose_by} on the validation data."
 
 
 def _say_who_is_missing(
@@ -130,4 +212,4 @@ def _verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
 def _text(value: float | None, row: Row) -> str:
     if value is None:
         return str(row["status"]) if row["value"] is None else "–"
-    return f"{value:.2%}" if row["metric"] == "accuracy" else number(value, 3)
+    return f"{min(value, 1):.2%}" if row["metric"] == "accuracy" else number(value, 3)

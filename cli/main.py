@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from curvature import __version__
-from curvature.runs.messages import harmless
+
+from .errors import BAD_INPUT, one_line
 
 COMMANDS = {
     "train": "Train a network to a checkpoint.",
@@ -19,17 +20,15 @@ COMMANDS = {
     "analyze": "Measure the curvature at checkpoints: Tr(H) and λ_max, with their uncertainty.",
     "show": "Show what is in a checkpoint, anyone's.",
     "table": "Gather the rows of a study into one table.",
+    "curves": "Draw training over its epochs, with the curvature that was tracked.",
     "heatmap": "Draw a metric over learning rate and weight decay.",
-    "compare": "Compare optimizers at their best settings.",
+    "compare": "Compare networks under one protocol, or optimizers at their best settings.",
     "report": "Write a study on one HTML page.",
     "models": "List the models that can be named.",
     "datasets": "List the data sets that can be named.",
     "optimizers": "List the optimizers that can be named.",
 }
 LISTINGS = ("models", "datasets", "optimizers")  # in one file
-
-
-_BAD_INPUT = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError)
 
 
 class _Commands(click.Group):
@@ -61,7 +60,7 @@ class _Commands(click.Group):
             raise _Refused(f"{error.format_message()} See `{command} --help`.") from error
         except KeyboardInterrupt as error:
             raise _Interrupted("interrupted.") from error
-        except _BAD_INPUT as error:
+        except BAD_INPUT as error:
             closed = isinstance(error, OSError) and error.errno == errno.EPIPE
             if closed or os.environ.get("CURV_TRACEBACK"):  # click leaves quietly, as with `| head`
                 raise
@@ -79,15 +78,11 @@ class _Interrupted(_Refused):
     exit_code = 130  # of a program that Ctrl-C ended
 
 
-def one_line(error: BaseException) -> str:
-    """An error's message on one line; a system error names its file."""
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return harmless(f"{where}{error.strerror}.")
-    return harmless(" ".join(str(error).split()))
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Where an error's one line is not enough, CURV_TRACEBACK=1 shows where it came from.",
+)
 @click.version_option(__version__, prog_name="curv")
 def main() -> None:
     """Measure how curved the loss of a trained PyTorch network is."""

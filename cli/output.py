@@ -39,6 +39,7 @@ TITLES = {
     "weight_norm": "‖w‖",
     "gradient_norm": "‖∇L‖",
     "trace": "Tr(H)",
+    "scale_invariant_trace": "Σ w² H_ii",
     "eigmax": "λ_max",
     "eigmin": "λ_min",
 }
@@ -123,6 +124,15 @@ class Output:
             self._live.task_ids[0], description=f"{TITLES[metric]} {_interim(interim)}"
         )
 
+    def table(self, table: Table) -> None:
+        """A table on stdout, unless there will be JSON."""
+        if self._as_json:
+            return
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = PIPED_WIDTH
+        console.print(table)
+
     def show(self, title: str, rows: Sequence[Row]) -> None:
         """A table for people, or the rows for programs once all are there."""
         self._rows += rows
@@ -133,10 +143,7 @@ class Output:
             table.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
         for row in rows:
             table.add_row(*(Text(harmless(cell)) for cell in _cells(row)))
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = PIPED_WIDTH
-        console.print(table)
+        self.table(table)
         for message in dict.fromkeys(row["message"] for row in rows if row.get("message")):
             self.say(message)
 
@@ -180,10 +187,13 @@ def _uncertainty(row: Row) -> str:
 def _how(row: Row) -> str:
     if row["passes"] is None:
         return ""
-    unit = "pass" if row["metric"] == "trace" else "product"
+    unit = "pass" if row["metric"].endswith("trace") else "product"
     plural = "" if row["passes"] == 1 else "es" if unit == "pass" else "s"
     got_there = "" if row["converged"] else "NOT CONVERGED, "
-    return f"{got_there}{row['method']}, {row['passes']:.4g} {unit}{plural}, {row['seconds']:.1f} s"
+    cost = f"{row['passes']:.4g} {unit}{plural}, {row['seconds']:.1f} s"
+    error = row.get("products_error")
+    how = "" if error is None else f" by differences (error {error:.0e} ‖H‖)"
+    return f"{got_there}{row['method']}{how}, {cost}"
 
 
 def _interim(estimate: Any) -> str:

@@ -26,14 +26,14 @@ from .output import WEIGHTS, Output, number, output_options
 def show(files: tuple[Path, ...], weights: str, export: Path | None, output: Output) -> None:
     """Show what is in each FILE: a checkpoint of ours, or anyone's weights.
 
-    Nothing in a file is executed.
+    A folder of Hugging Face's save_pretrained is one too. Nothing in a file is executed.
     """
     if export is not None and (len(files) > 1 or export.suffix != ".safetensors"):
         raise ValueError(f"`--export` writes one FILE to a name in .safetensors, got `{export}`.")
     found = []
     for path in files:
         checkpoint = load_checkpoint(path, weights=weights)
-        about = {"file": str(path), "bytes": path.stat().st_size, **describe(checkpoint)}
+        about = {"file": str(path), "bytes": _bytes(path), **describe(checkpoint)}
         found.append(about)
         output.lines(_lines(about))
         if export is not None:
@@ -78,6 +78,12 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _bytes(path: Path) -> int:
+    """Of a folder, its weights' alone."""
+    files = path.glob("*.safetensors") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def _size(size: float) -> str:

@@ -20,7 +20,7 @@ from curvature.sweep import SweepProgress, grid, values
 from curvature.sweep import estimate as estimate_sweep
 from curvature.sweep import sweep as run_sweep
 
-from .options import options_from
+from .options import completing, more_options, options_from
 from .output import INTERRUPTED, Output, lasting, output_options
 from .sweep_answers import SWEPT, show_estimate, show_result
 
@@ -41,6 +41,7 @@ def _numbers(flag: str, help: str) -> Callable[[Any], Any]:
     show_default=True,
     multiple=True,
     metavar="NAME,NAME…",
+    shell_complete=completing("optimizer"),
     help="sgd, msgd, adam, sam, sa-sgd, sa-sam.",
 )
 @_numbers("--lr", "Learning rates; adam=X,X… for one optimizer alone.  [default: 0.1]")
@@ -51,6 +52,7 @@ def _numbers(flag: str, help: str) -> Callable[[Any], Any]:
 )
 @click.option("--seed", default=0, show_default=True, help="The first seed.")
 @options_from(RunConfig, leave_out=SWEPT)
+@more_options("model", "data", "loss")
 @click.option(
     "--analyze-on",
     multiple=True,
@@ -67,7 +69,7 @@ def _numbers(flag: str, help: str) -> Callable[[Any], Any]:
     metavar="DATA",
     help="Loss and accuracy on these, and on other data that is analyzed; may be repeated.",
 )
-@options_from(AnalysisConfig, leave_out=ELSEWHERE, defaults={"products": "plain"})
+@options_from(AnalysisConfig, leave_out=ELSEWHERE)
 @click.option("--analysis-seed", default=0, show_default=True, help="Seed of the probes.")
 @click.option(
     "--analysis-batch-size", default=128, show_default=True, help="Examples that share a probe."

@@ -9,7 +9,7 @@ import click
 from curvature.runs.csv_table import write_csv
 from curvature.runs.table import write_parquet, write_rows
 
-from .tables import SOURCES, read_sources, where_option
+from .tables import SOURCES, read_sources, refuse_to_replace, where_option
 
 WRITERS = {"csv": write_csv, "jsonl": write_rows, "parquet": write_parquet}
 
@@ -32,5 +32,6 @@ def table(
             f"{path} would lie among the rows that it copies, and be read with them the next "
             "time: choose an --out outside."
         )
+    refuse_to_replace(path)
     WRITERS[kind](path, read_sources(sources, conditions))
     click.echo(str(path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from curvature.runs.table import HISTORY, read_rows, read_table
 from curvature.statistics import where
 
 from .output import Output
+
+_METRIC = re.compile(rb'(^|[,"])metric(["\r\n,]|$)')
 
 SOURCES = click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 
@@ -53,6 +57,22 @@ def read_sources(sources: Sequence[Path], conditions: Sequence[str] = ()) -> lis
     return where(rows, conditions)
 
 
+def refuse_to_replace(path: Path) -> None:
+    """Refuse to write a table over a file that is none: a name mistyped, perhaps.
+
+    A table's first bytes tell: Parquet's mark, or the column `metric` in its first line.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        first = file.readline(1 << 20)
+    if not first.startswith(b"PAR1") and not _METRIC.search(first):
+        raise ValueError(
+            f"{path} is there and holds no rows of ours, so it is not replaced: name another file "
+            "with --out, or remove it first."
+        )
+
+
 def require_columns(rows: Sequence[Row], columns: Sequence[str]) -> None:
     """Refuse a table in which no row has one of the columns."""
     missing = [name for name in columns if not any(name in row for row in rows)]
@@ -79,10 +99,36 @@ def read_histories(sources: Sequence[Path]) -> list[Row]:
     return rows
 
 
+def require_place(path: Path | None) -> None:
+    """Refuse, before the work, a place that can't be written to."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; name a file to write.")
+    folder = next(each for each in path.absolute().parents if each.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{path} can't be written: {folder} is a file.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} can't be written to.")
+
+
+def require_figure(path: Path | None) -> None:
+    """Refuse, before the work, a figure in no known format, or in no place."""
+    if path is not None:
+        from curvature.plots.output import require_format
+
+        require_format(_kind(path))
+        require_place(path)
+
+
 def write_figure(path: Path, figure: Any, output: Output) -> None:
     """Write the figure in the format of the file's name, whole, and say where it is."""
     from curvature.plots import figure_bytes
 
-    data = figure_bytes(figure, path.suffix.lower().lstrip(".") or "nothing")
+    data = figure_bytes(figure, _kind(path))
     write_whole(path, lambda file: file.write(data))
     output.lines([str(path)])
+
+
+def _kind(path: Path) -> str:
+    return path.suffix.lower().lstrip(".") or "nothing"

@@ -13,16 +13,19 @@ import click
 import torch
 
 from curvature.runs.config import RunConfig
+from curvature.runs.rows import TRACKING
+from curvature.runs.sinks import tensorboard_sink
 from curvature.training import Progress, TrainingResult
 from curvature.training import train as train_run
-from curvature.training.tensorboard import tensorboard_sink
 
-from .options import options_from
+from .options import more_options, options_from
 from .output import INTERRUPTED, Output, number, output_options
+from .tracking import tracking_options
 
 
 @click.command()
 @options_from(RunConfig)
+@more_options("model", "data", "loss")
 @click.option(
     "--out",
     default="runs",
@@ -53,6 +56,7 @@ from .output import INTERRUPTED, Output, number, output_options
     help="At the end: val, test, or NAME[:DIR][,key=value…]; may be repeated.",
 )
 @click.option("--tensorboard", is_flag=True, help="Write the history for TensorBoard too.")
+@tracking_options
 @output_options
 def train(
     out: Path,
@@ -62,6 +66,7 @@ def train(
     checkpoint_every: int | None,
     evaluate_on: tuple[str, ...],
     tensorboard: bool,
+    track: Callable[..., list[Any]],
     output: Output,
     **fields: Any,
 ) -> None:
@@ -70,19 +75,23 @@ def train(
     \b
       curv train --optimizer sam --rho 0.1 --seed 1
       curv train --model resnet20 --data cifar10:DIR --optimizer msgd --schedule cosine
+      curv train --track eigmax,trace --track-every 10
 
     The run's folder is OUT/ID, where ID is the hash of what is trained: the same command again
-    goes on where it stopped, and does nothing once it is done.
+    goes on where it stopped, and once it is done only evaluates on what --evaluate-on adds. A
+    divergence is a result: it is recorded and told, and the exit code is 0, as in a sweep.
     """
     if threads:
         torch.set_num_threads(threads)
     config = RunConfig(**fields)
     sinks = [tensorboard_sink(out / config.id / "tensorboard")] if tensorboard else []
     with _stopping(output.say) as stop, _bar(output) as report:
+        trackers = track(config, sinks)
         result = train_run(
             config,
             out,
             device=device,
+            callbacks=trackers,
             sinks=sinks,
             report=report,
             announce=output.say,
@@ -92,6 +101,11 @@ def train(
             evaluate_on=evaluate_on,
         )
     _show(result, output)
+    if trackers and not result.folder.rows(TRACKING).exists():
+        output.say(
+            "No curvature was tracked: the run was done before (--restart trains it again), or it "
+            "has fewer steps than --track-every."
+        )
     if result.status == "interrupted":
         raise click.exceptions.Exit(INTERRUPTED)
 
@@ -153,6 +167,8 @@ def _show(result: TrainingResult, output: Output) -> None:
         return
     seconds = number(result.metrics.get("seconds"), 3)
     output.say(f"Trained in {seconds} s. Checkpoint: {result.checkpoint}")
+    if result.folder.rows(TRACKING).exists():
+        output.say(f"Its curvature while it trained: curv curves {result.folder.path}")
     output.say(f"Its curvature: curv analyze {result.checkpoint} --trace --eigmax")
 
 

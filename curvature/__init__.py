@@ -13,6 +13,7 @@ from curvature._version import __version__
 
 if TYPE_CHECKING:
     from curvature.analysis import analyze
+    from curvature.comparison import compare
     from curvature.empirical_risk import EmpiricalRisk
     from curvature.linalg import LinearOperator
     from curvature.losses import Loss
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from curvature.operators import functional_hessian, ggn, hessian
     from curvature.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from curvature.runs.config import AnalysisConfig, RunConfig
+    from curvature.runs.table import read_table
+    from curvature.tracking import CurvatureTracker
     from curvature.training import evaluate, train
 
 _HOME = {
@@ -41,23 +44,28 @@ _HOME = {
     # runs and their checkpoints
     "train": "training",
     "evaluate": "training",
+    "CurvatureTracker": "tracking",
     "RunConfig": "runs.config",
     "AnalysisConfig": "runs.config",
     "Checkpoint": "runs.checkpoint",
     "load_checkpoint": "runs.checkpoint",
     "save_checkpoint": "runs.checkpoint",
     "analyze": "analysis",
+    "compare": "comparison",
+    "read_table": "runs.table",
 }
 
 __all__ = [
     "AnalysisConfig",
     "Checkpoint",
+    "CurvatureTracker",
     "EmpiricalRisk",
     "LinearOperator",
     "Loss",
     "RunConfig",
     "__version__",
     "analyze",
+    "compare",
     "eigenvalues",
     "eigmax",
     "eigmin",
@@ -67,6 +75,7 @@ __all__ = [
     "hessian",
     "load_checkpoint",
     "performance",
+    "read_table",
     "save_checkpoint",
     "trace",
     "train",

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvature.display import Shown
 from curvature.empirical_risk import EmpiricalRisk
 
 TRACE_WARNING = (
@@ -27,9 +28,12 @@ EIGMAX_WARNING = (
 )
 
 
-@dataclass(frozen=True)
-class CrossCheck:
+@dataclass(frozen=True, repr=False)
+class CrossCheck(Shown):
     """PyHessian's answer, with the uncertainty that it doesn't give."""
+
+    _error = "standard_error"
+    _brief = ("residual", "products")
 
     value: float
     standard_error: float | None
@@ -135,7 +139,8 @@ class _Asked:
         ratios = []
         with torch.no_grad(), self._risk.evaluating():
             for part in self._data:
-                ratios.append(float(loss.weight(self._risk.outputs(part), part[1])) / len(part[0]))
+                weight = loss.weight(self._risk.predictions(part), part[1])
+                ratios.append(float(weight) / len(part[0]))
         if loss.reduction == "sum" or max(ratios) - min(ratios) > 1e-6 * max(ratios):
             raise ValueError(
                 "PyHessian weighs batches by their examples, and this loss does not: its numbers "

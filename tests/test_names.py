@@ -116,7 +116,7 @@ def test_the_nearest_name_is_suggested(typed: str, meant: str) -> None:
     ("name", "message"),
     [
         ("no_such_module_:Net", "No module named 'no_such_module_'"),
-        ("collections:Nothing", "no attribute 'Nothing'"),
+        ("collections:Nothing", "`collections` has no `Nothing`; it has "),
         ("math:pi", "is a float, not a callable"),
         (":Net", "can't be imported"),
     ],

@@ -9,24 +9,30 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.measures.trace import trace
 from curvature.operators import functional_hessian, ggn, hessian
 from tests.conftest import seeded
 from tests.corpus.architectures import ARCHITECTURES
 from tests.corpus.case import VECTORS, Case, Y, f64, mean_cross_entropy, uneven
-from tests.corpus.layouts import LAYOUTS, WHOLE
+from tests.corpus.layouts import LAYOUTS, STRUCTURED, WHOLE, Logits, of_a_tuple
 from tests.corpus.losses import LOSSES, OMEGA
-from tests.corpus.modules import SquareInFloat32, mlp, with_function
+from tests.corpus.modules import SquareInFloat32, mlp, with_function, wrap
 from tests.corpus.refusals import REFUSALS
 from tests.oracles import ggn_by_differences, hessian_by_differences
 
-CASES = [*ARCHITECTURES, *LOSSES, *LAYOUTS, *WHOLE]
-SPLIT = [*ARCHITECTURES, *LOSSES, *LAYOUTS]
+SPLIT = [*ARCHITECTURES, *LOSSES, *LAYOUTS, *STRUCTURED]
+CASES = [*SPLIT, *WHOLE]
 
 
 def each(cases: list[Case]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
+
+
+def named(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
 
 
 def risk_of(case: Case, **options: Any) -> EmpiricalRisk:
@@ -39,6 +45,17 @@ def probes(risk: EmpiricalRisk, k: int = 3) -> Tensor:
 
 def error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm().clamp(min=1e-10))
+
+
+def flat(predictions: Any) -> Tensor:
+    tensors = [t for t in tree_leaves(predictions) if t.is_floating_point()]
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def shaped(f: Tensor, like: Any) -> Any:
+    """The flat vector as outputs again."""
+    entries = iter(f.split([t.numel() for t in tree_leaves(like) if t.is_floating_point()]))
+    return tree_map(lambda t: next(entries).view_as(t) if t.is_floating_point() else t, like)
 
 
 @each(CASES)
@@ -62,8 +79,8 @@ def test_ggn_agrees_with_differences_and_the_rest_adds_up(case: Case) -> None:
     with risk.evaluating():
         for part in risk.all_parts():
             expected += risk.scale * ggn_by_differences(
-                lambda part=part: risk.outputs(part),
-                lambda f, part=part: risk.loss.sum(f, part[1]),
+                lambda part=part: flat(risk.predictions(part)),
+                lambda f, part=part: risk.loss.sum(shaped(f, risk.predictions(part)), part[1]),
                 risk.leaves,
                 V,
             )
@@ -194,9 +211,31 @@ def test_a_custom_function_that_cannot_be_checked_is_noted() -> None:
 
 
 def test_ggn_of_a_whole_loss_is_refused_by_name() -> None:
-    case = WHOLE[0]
+    case = named("loss of model and batch")
     with pytest.raises(ValueError, match="`ggn` needs the outputs and targets apart"):
         ggn(case.build(), case.loss, case.data)
+
+
+def test_ggn_of_a_loss_that_sees_more_than_tensors_is_refused() -> None:
+    """As of keys and values in a cache: what the loss takes from there, G would leave out."""
+    case = named("a tuple of outputs")
+    hiding = wrap(lambda m, x: (m.net(x), Logits(m.net[0](x))), net=mlp())
+    whole = Case("", hiding, lambda f, y: of_a_tuple((f[0], f[1].logits), y), case.data)
+    torch.testing.assert_close(dense(hessian(risk_of(whole))), dense(hessian(risk_of(case))))
+    with pytest.raises(ValueError, match="`ggn` isn't known"):
+        ggn(risk_of(whole))
+
+
+def test_the_trace_of_a_loss_of_several_outputs_is_had_by_probes() -> None:
+    H = hessian(risk_of(named("two heads in a mapping, targets in a tuple")))
+    found = trace(H, rtol=0.3)
+    assert found.method == "hutchinson"
+    assert abs(found.value - float(dense(H).trace())) < 4 * found.standard_error
+    with pytest.raises(ValueError, match="no root"):
+        trace(H, method="split")
+    R = functional_hessian(H.risk)
+    rest = trace(R, max_passes=50)
+    assert abs(rest.value - float(dense(R).trace())) < 5 * rest.standard_error
 
 
 def test_a_risk_takes_no_second_loss() -> None:

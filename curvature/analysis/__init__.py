@@ -12,7 +12,15 @@ from curvature.operators import RiskOperator, hessian
 from curvature.runs.checkpoint import Checkpoint, load_checkpoint
 from curvature.runs.config import AnalysisConfig
 
-__all__ = ["Row", "Subject", "analyze", "load_subject", "operator_of", "plan_of"]
+__all__ = ["Interrupted", "Row", "Subject", "analyze", "load_subject", "operator_of", "plan_of"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in the midst of a checkpoint: ``rows`` are those that were finished."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        super().__init__()
+        self.rows = rows
 
 
 def analyze(
@@ -31,6 +39,7 @@ def analyze(
 
     Raises:
         ValueError: for what can't be measured. FloatingPointError: for weights that diverged.
+        Interrupted: a KeyboardInterrupt with the rows that are finished.
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load_checkpoint(checkpoint)
@@ -38,10 +47,18 @@ def analyze(
     subject = load_subject(checkpoint, config, trust=trust)
     for note in subject.notes:
         say(note)
-    rows = describing_rows(subject)
     H = operator_of(subject, config)
-    say(str(plan_of(H, config)))
-    rows += measured_rows(H, config, report or (lambda metric, interim: None))
+    for note in H.risk.notes:
+        if note not in subject.notes:
+            say(note)
+    say(str(plan_of(H, config)))  # which also sees to it that the work fits in memory
+    rows: list[Row] = []
+    try:
+        rows += describing_rows(subject)
+        for row in measured_rows(H, config, report or (lambda metric, interim: None)):
+            rows.append(row)
+    except KeyboardInterrupt as error:
+        raise Interrupted([{**row, **subject.provenance} for row in rows]) from error
     return [{**row, **subject.provenance} for row in rows]
 
 
@@ -52,14 +69,17 @@ def operator_of(subject: Subject, config: AnalysisConfig) -> RiskOperator:
         weight_decay=subject.weight_decay,
         memory=config.memory_bytes,
         plain=config.products == "plain",
+        differences=config.products == "differences",
     )
 
 
 def plan_of(H: RiskOperator, config: AnalysisConfig) -> Plan:
     """What the measurements will cost, from products with a few of the examples."""
+    eigenvalues = config.top if config.wants_eigmax else 0
     return plan(
         H,
         trace=config.wants_trace,
         by_parts=config.trace_method != "hutchinson" and config.backend == "curvature",
-        eigenvalues=(config.top if config.wants_eigmax else 0) + config.eigmin,
+        eigenvalues=eigenvalues + config.eigmin,
+        staged=eigenvalues if config.eigmax_method == "staged" else 0,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -44,7 +44,7 @@ def describing_rows(subject: Subject) -> list[Row]:
     ]
 
 
-def measured_rows(H: RiskOperator, config: AnalysisConfig, report: Report) -> list[Row]:
+def measured_rows(H: RiskOperator, config: AnalysisConfig, report: Report) -> Iterator[Row]:
     """A row for each curvature asked for; one that diverged doesn't hold up the others."""
     ours = config.backend == "curvature"
     wanted: list[tuple[str, bool, Callable[..., list[Row]]]] = [
@@ -52,7 +52,6 @@ def measured_rows(H: RiskOperator, config: AnalysisConfig, report: Report) -> li
         ("eigmin", config.eigmin and ours, _eigmin),
         ("trace", config.wants_trace, _trace if ours else _pyhessian_trace),
     ]
-    rows: list[Row] = []
     for metric, asked, measure in wanted:
         if not asked:
             continue
@@ -63,8 +62,7 @@ def measured_rows(H: RiskOperator, config: AnalysisConfig, report: Report) -> li
         except FloatingPointError as error:
             found = [_row(metric, status="diverged", converged=False, message=str(error))]
         seconds = time.perf_counter() - start
-        rows += [{**row, "seconds": seconds} for row in found]
-    return rows
+        yield from ({**row, "seconds": seconds} for row in found)
 
 
 def _trace(H: RiskOperator, config: AnalysisConfig, generator: Generator, told: Told) -> list[Row]:
@@ -73,20 +71,25 @@ def _trace(H: RiskOperator, config: AnalysisConfig, generator: Generator, told: 
         method=cast(Method, config.trace_method),
         rtol=config.trace_rtol,
         max_passes=config.max_passes,
+        scale_invariant=config.scale_invariant,
         generator=generator,
         report=told,
     )
+    measures = {"trace": found, "scale_invariant_trace": found.scale_invariant}
     return [
         _row(
-            "trace",
-            value=found.value,
-            standard_error=found.standard_error,
-            sampling_error=found.sampling_error,
-            passes=found.passes,
-            converged=found.converged,
-            method=found.method,
+            metric,
+            value=each.value,
+            standard_error=each.standard_error,
+            sampling_error=each.sampling_error,
+            passes=each.passes,
+            converged=each.converged,
+            method=each.method,
             products=H.method,
+            products_error=_error(H),
         )
+        for metric, each in measures.items()
+        if each is not None
     ]
 
 
@@ -95,12 +98,20 @@ def _eigmax(H: RiskOperator, config: AnalysisConfig, generator: Generator, told:
     if config.eigmax_method == "power":
         found = eigmax(H, method="power", generator=generator, report=told, **limits)
         return [_eigen_row("eigmax", found, "power iteration", H)]
-    top = eigenvalues(H, config.top, generator=generator, report=told, **limits)
-    rows = [_eigen_row("eigmax", top[0], "lanczos", H)]
+    staged = config.eigmax_method == "staged"
+    top = eigenvalues(
+        H,
+        config.top,
+        method="staged" if staged else "lanczos",
+        generator=generator,
+        report=told,
+        **limits,
+    )
+    where = top[0].searched
+    method = f"staged: larger ones looked for in {where}" if where else "lanczos"
+    rows = [_eigen_row("eigmax", top[0], method, H)]
     if config.top > 1:
-        rows += [
-            _eigen_row("eigenvalue", each, "lanczos", H, index=i) for i, each in enumerate(top)
-        ]
+        rows += [_eigen_row("eigenvalue", each, method, H, index=i) for i, each in enumerate(top)]
     return rows
 
 
@@ -145,6 +156,7 @@ def _eigen_row(
         converged=found.converged,
         method=method,
         products=H.method,
+        products_error=_error(H),
     )
 
 
@@ -161,9 +173,14 @@ def _crosscheck_row(metric: str, found: crosscheck.CrossCheck) -> Row:
     )
 
 
+def _error(H: RiskOperator) -> float | None:
+    """Of products by differences, relative to the largest eigenvalue met with."""
+    return None if H.differences is None else H.differences.error
+
+
 def _row(metric: str, **fields: Any) -> Row:
     """A row with every column, the absent ones None."""
     row: Row = {"metric": metric, "block": None, "probe": None, "index": 0}
     row |= dict.fromkeys(("value", "standard_error", "sampling_error", "residual", "passes"))
-    row |= dict.fromkeys(("seconds", "method", "products"))
+    row |= dict.fromkeys(("seconds", "method", "products", "products_error"))
     return {**row, "converged": True, "status": "ok", "message": None, **fields}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,7 +56,11 @@ def load_subject(checkpoint: Checkpoint, config: AnalysisConfig, *, trust: bool 
     elif config.examples or config.first:
         raise ValueError("`examples` and `first` need a data set of tensors, not batches.")
     model = _empty_network(checkpoint, config, shape)
-    notes = [*checkpoint.notes, *load_weights(model, checkpoint.weights)]
+    notes = [*checkpoint.notes]
+    if not _is_its_own(config.model, checkpoint):
+        notes += load_weights(model, checkpoint.weights)
+    elif any(w.is_floating_point() and w.itemsize < 4 for w in checkpoint.weights.values()):
+        notes.append(f"the half-precision weights are analysed in {config.dtype}")
     if run and run.label_smoothing and config.loss == run.loss:
         notes.append(
             f"trained with label smoothing {run.label_smoothing:g}, measured without: "
@@ -93,13 +98,27 @@ def _empty_network(
     return model.double() if double and config.dtype == "float64" else model
 
 
+def _is_its_own(model: str | None, checkpoint: Checkpoint) -> bool:
+    """Whether the model was read from the folder that is the checkpoint, so has its weights."""
+    spec = names.parse(model or "", models.MODELS)
+    if spec.name != "hf" or checkpoint.folder is None or spec.directory is None:
+        return False
+    return os.path.realpath(os.path.expanduser(spec.directory)) == os.path.realpath(
+        checkpoint.folder
+    )
+
+
 def _asked(checkpoint: Checkpoint, config: AnalysisConfig, trust: bool) -> dict[str, Any]:
     """Model, data and loss: as typed, else as the checkpoint's own config says."""
     run = checkpoint.config
     found: dict[str, Any] = {}
     for name, table in (("model", models.MODELS), ("data", datasets.DATASETS), ("loss", LOSSES)):
         typed, own = getattr(config, name), getattr(run, name, None)
-        if typed is None and own is None and name != "loss":
+        if name == "model" and checkpoint.folder is not None:
+            own = f"hf:{checkpoint.folder}"
+        if name == "loss" and own is None:
+            own = _loss_of(found["model"]) if typed is None else None
+        if typed is None and own is None:
             raise ValueError(f"The checkpoint doesn't say its {name}: add `--{name} NAME`.")
         if (
             typed is None
@@ -111,11 +130,18 @@ def _asked(checkpoint: Checkpoint, config: AnalysisConfig, trust: bool) -> dict[
                 f"The checkpoint asks for code to be imported as its {name}, `{own}`. If you "
                 f"trust it, add `--trust`; or name one yourself with `--{name}`."
             )
-        found[name] = typed or own or "cross_entropy"
+        found[name] = typed or own
     if config.with_weight_decay and run is None:
         raise ValueError("The checkpoint doesn't say its weight decay, so it can't be counted in.")
     found["model"] = models.fitting(found["model"], checkpoint.weights)
     return found
+
+
+def _loss_of(model: str) -> str | None:
+    """Of a folder of Hugging Face what its kind is trained with, if known; else cross-entropy."""
+    if names.parse(model, models.MODELS).name == "hf":
+        return models.loss_of(model)
+    return "cross_entropy"
 
 
 def _provenance(

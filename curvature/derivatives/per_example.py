@@ -43,9 +43,12 @@ class Recording:
     _received: dict[str, Tensor]
 
     def squared_norms(
-        self, seeds: Tensor, *, retain_graph: bool = False
+        self, seeds: Tensor, *, retain_graph: bool = False, scaled: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """(‖∂(s_iᵀf_i)/∂θ‖² (N,) for covered θ, ‖∂(Σ_i s_iᵀf_i)/∂θ‖² for the ``rest``)."""
+        """(‖∂(s_iᵀf_i)/∂θ‖² (N,) for covered θ, ‖∂(Σ_i s_iᵀf_i)/∂θ‖² for the ``rest``).
+
+        ``scaled``: (2,) for the ``rest``, the second of them ‖θ ⊙ ∂(Σ_i s_iᵀf_i)/∂θ‖².
+        """
         self._received.clear()
         wanted: list[Any] = [*self.rest.values(), *self._innermost]
         if not wanted:
@@ -53,9 +56,10 @@ class Recording:
         grads = torch.autograd.grad(
             self.outputs, wanted, seeds, retain_graph=retain_graph, allow_unused=True
         )
+        nothing = seeds.new_zeros((2,) if scaled else ())
         together = {
-            name: self.outputs.new_zeros(()) if g is None else g.double().square().sum()
-            for name, g in zip(self.rest, grads, strict=False)
+            name: nothing if g is None else _squares(g, w if scaled else None)
+            for (name, w), g in zip(self.rest.items(), grads, strict=False)
         }
         return {k: v for k, v in self._received.items() if k in self.covered}, together
 
@@ -117,6 +121,14 @@ def _hook(
         uses.append(_Use(get_gradient_edge(output), own, handle))
 
     return hook
+
+
+def _squares(g: Tensor, w: Tensor | None) -> Tensor:
+    """‖g‖², and ‖w ⊙ g‖² where there is a w."""
+    squares = g.double().square()
+    if w is None:
+        return squares.sum()
+    return torch.stack([squares.sum(), (squares * w.detach().double().square()).sum()])
 
 
 def _walk(outputs: Tensor, marked: set[Any]) -> tuple[Counter[int], set[Any]]:

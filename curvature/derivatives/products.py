@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import get_gradient_edge
 
 _ONCE = once_differentiable(len).__code__  # the one body of all functions so decorated
 
@@ -43,18 +44,15 @@ def hessian_of(value: Tensor, params: Sequence[Tensor]) -> Product:
     return _transposed_jacobian(g, params)
 
 
-def jacobian_product(outputs: Tensor, params: Sequence[Tensor], v: Sequence[Tensor]) -> Tensor:
-    """J v in the shape of ``outputs``, J = ∂outputs/∂params."""
-    return jacobian_of(outputs, params)(v)[0]
-
-
-def jacobian_of(outputs: Tensor, params: Sequence[Tensor]) -> Product:
-    """J by differentiating u ↦ Jᵀu; its product is a list of one tensor, shaped as ``outputs``."""
-    if not outputs.requires_grad:
-        return _zeros([outputs])
-    u = torch.zeros_like(outputs, requires_grad=True)
-    g = torch.autograd.grad(outputs, params, u, create_graph=True, allow_unused=True)
-    return _transposed_jacobian(g, [u])
+def jacobian_of(outputs: Sequence[Tensor], params: Sequence[Tensor]) -> Product:
+    """J = ∂outputs/∂params by differentiating u ↦ Jᵀu; its products are shaped as ``outputs``."""
+    u = [torch.zeros_like(f, requires_grad=True) for f in outputs]
+    pairs = [(f, u_i) for f, u_i in zip(outputs, u, strict=True) if f.requires_grad]
+    if not pairs:
+        return _zeros(outputs)
+    functions, vectors = zip(*pairs, strict=True)
+    g = torch.autograd.grad(functions, params, vectors, create_graph=True, allow_unused=True)
+    return _transposed_jacobian(g, u)
 
 
 def _zeros(inputs: Sequence[Tensor]) -> Product:
@@ -65,20 +63,26 @@ def _zeros(inputs: Sequence[Tensor]) -> Product:
 
 
 def _transposed_jacobian(functions: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> Product:
-    """V ↦ Σ_i (∂functions_i/∂inputs)ᵀ v_i, absent functions left out."""
+    """V ↦ Σ_i (∂functions_i/∂inputs)ᵀ v_i, absent functions left out.
+
+    Their edges in the graph suffice: the functions' values, as many as parameters, are let go.
+    """
+    edges = [
+        (i, get_gradient_edge(f))
+        for i, f in enumerate(functions)
+        if f is not None and f.requires_grad
+    ]
 
     def apply(v: Sequence[Tensor], *, keep: bool = False) -> list[Tensor]:
-        pairs = [
-            (f, v_i)
-            for f, v_i in zip(functions, v, strict=True)
-            if f is not None and f.requires_grad
-        ]
-        if not pairs:
+        if not edges:
             return [torch.zeros_like(x) for x in inputs]
-        outputs, vectors = zip(*pairs, strict=True)
         try:
             found = torch.autograd.grad(
-                outputs, inputs, vectors, retain_graph=keep, materialize_grads=True
+                [edge for _, edge in edges],
+                inputs,
+                [v[i] for i, _ in edges],
+                retain_graph=keep,
+                materialize_grads=True,
             )
         except RuntimeError as error:
             raise no_second_derivative(error) from error
@@ -128,5 +132,6 @@ def _once_differentiable(backward: Any) -> bool:
 def _refusal(operation: str) -> RuntimeError:
     return RuntimeError(
         f"`{operation}` has no second derivative in PyTorch, so there is no product with the "
-        "Hessian. Replace it in the model by an equivalent made of differentiable operations."
+        "Hessian. Replace it in the model by an equivalent made of differentiable operations; or, "
+        "if the model is smooth, take differences (`differences=True`, `--products differences`)."
     )

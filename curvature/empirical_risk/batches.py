@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from curvature.empirical_risk.evaluation import random_state_kept
-from curvature.empirical_risk.nested import as_tensors, digest, part_of
+from curvature.empirical_risk.nested import as_tensors, digest, leading_dimensions, part_of
 from curvature.losses import examples_in
 
+_ARRAY = (Tensor, np.ndarray)
 _TARGETS = ("labels", "targets", "target", "label", "y")
 
 
@@ -98,17 +99,24 @@ class Batches:
 
 
 def as_batches(data: Any, batch_size: int, *, whole: bool) -> Batches:
-    """A list of batches, a DataLoader, or inputs and targets themselves, as tensors or arrays.
+    """A list of batches, a DataLoader, or the examples themselves, as tensors or arrays.
 
-    A batch is (inputs, targets), or a mapping with ``labels`` or ``targets``.
+    A batch is (inputs, targets), or a mapping with ``labels`` or ``targets``; so are the examples.
 
     Raises:
         ValueError: if it shuffles, or if one pass exhausts it.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], (Tensor, np.ndarray)):
-        data = _cut(as_tensors(data), batch_size)
+    if _is_pair(data, whole):
+        data = _cut(as_tensors(tuple(data)), batch_size)
+    elif isinstance(data, Mapping):
+        data = _cut_mapping(as_tensors(data), batch_size)
+    elif not whole and _is_tensors(data) and len(data):
+        raise TypeError(
+            f"`data` holds {len(data)} tensors, and which of them are targets isn't known. Pass "
+            "(inputs, targets), ((first, second), targets), or a list of such batches."
+        )
     if isinstance(data, Dataset) or not _re_iterable(data):
         hint = "; wrap it in one: DataLoader(data, batch_size=…)" * isinstance(data, Dataset)
         raise TypeError(
@@ -143,6 +151,30 @@ def can_be_cut(batch: tuple[Any, Any]) -> bool:
     return examples_in(batch[0]) == examples(batch) > 0
 
 
+def _is_tensors(data: Any) -> bool:
+    return isinstance(data, (tuple, list)) and all(isinstance(t, _ARRAY) for t in data)
+
+
+def _is_pair(data: Any, whole: bool) -> bool:
+    """Whether it is (inputs, targets), and no two batches: these are no tensors by themselves."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        return False
+    if whole:
+        return isinstance(data, tuple) and isinstance(data[1], _ARRAY)
+    return isinstance(data[0], _ARRAY) or isinstance(data[1], _ARRAY)
+
+
+def _cut_mapping(data: Any, batch_size: int) -> list[Any]:
+    """Batches of the same keys; a single one where the tensors' lengths differ."""
+    lengths = leading_dimensions(data)
+    if not lengths:
+        raise TypeError("`data` is a mapping without tensors. Pass tensors, or a list of batches.")
+    n = lengths.pop()
+    if lengths:
+        return [data]
+    return [part_of(data, start, start + batch_size, n) for start in range(0, n, batch_size)]
+
+
 def _cut(pair: tuple[Any, Any], batch_size: int) -> list[Any]:
     n = examples_in(pair[1])
     if examples_in(pair[0]) != n:
@@ -151,13 +183,12 @@ def _cut(pair: tuple[Any, Any], batch_size: int) -> list[Any]:
 
 
 def _re_iterable(data: Any) -> bool:
-    return hasattr(data, "__iter__") and not isinstance(
-        data, (str, bytes, Mapping, Tensor, np.ndarray)
-    )
+    return hasattr(data, "__iter__") and not isinstance(data, (str, bytes, Mapping, *_ARRAY))
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        _refuse_one_example(batch[1])
         return batch[0], batch[1]
     if isinstance(batch, Mapping):
         key = next((key for key in _TARGETS if key in batch), None)
@@ -170,6 +201,14 @@ def _pair(batch: Any) -> tuple[Any, Any]:
         f"{type(batch).__name__}{keys or size}. For another layout pass a loss that takes "
         "`(model, batch)`."
     )
+
+
+def _refuse_one_example(target: Any) -> None:
+    if isinstance(target, (int, float)) or (isinstance(target, Tensor) and not target.ndim):
+        raise TypeError(
+            f"The targets of a batch are the single value {float(target):g}: `data` seems to hold "
+            "examples instead of batches. Wrap it: DataLoader(data, batch_size=…)."
+        )
 
 
 def _examples(batch: Any) -> list[Any]:

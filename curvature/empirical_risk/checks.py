@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curvature.empirical_risk.evaluation import call_model, random_state
-from curvature.empirical_risk.nested import part_of, shapes_in
-from curvature.losses import Loss, check_reduction, examples_in
+from curvature.derivatives.products import gradient
+from curvature.empirical_risk.evaluation import random_state
+from curvature.empirical_risk.nested import floats_in, part_of, shapes_in
+from curvature.empirical_risk.outputs import call_model, taken_apart
+from curvature.losses import NO_MEAN, Loss, check_reduction, examples_in, not_additive
 
 _MISFIT = re.compile(r"shape|dimension|channels|expected input|size mismatch|index out of range")
 _SAME = 1e-4  # between two passes, relative to the largest entry: rounding on a GPU
 _ALIKE = 1e-3  # between passes of different batch sizes, which other kernels compute
+_SLOPE = 1e-2  # between gradients, relative to the sum of their lengths
+Pick = Callable[[Any], Any]  # of what a model returned, what the loss takes
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class _Call:
     outputs: Tensor
 
 
-def check_repeatable(model: nn.Module, part: Any, *, locate: bool = True) -> bool:
+def check_repeatable(model: nn.Module, part: Any, pick: Pick, *, locate: bool = True) -> bool:
     """Refuse a model that gives other outputs for the same inputs, naming the module.
 
     Returns whether random numbers were drawn at all; with none, more examples show no more.
@@ -37,9 +41,9 @@ def check_repeatable(model: nn.Module, part: Any, *, locate: bool = True) -> boo
     """
     state = random_state()
     with _naming_inputs(part[0]):
-        first = _calls(model, part[0], locate)
-    second = _calls(model, part[0], locate)
-    if _close(first[-1].outputs, second[-1].outputs, _SAME):
+        first, ends = _calls(model, part[0], pick, locate)
+    second, again = _calls(model, part[0], pick, locate)
+    if _all_close(ends, again, _SAME):
         return random_state() != state
     culprit = _culprit(model, first, second, _SAME)
     raise ValueError(
@@ -64,20 +68,23 @@ def _naming_inputs(inputs: Any) -> Iterator[None]:
         ) from error
 
 
-def check_independent(model: nn.Module, part: Any) -> None:
+def check_independent(model: nn.Module, part: Any, pick: Pick) -> None:
     """Refuse a model in which an example's outputs depend on the other examples of its batch."""
     n = examples_in(part[0])
     if n < 2:
         return
-    together = _calls(model, part[0])
+    together, ends = _calls(model, part[0], pick)
     m = max(min(2, n - 1), n // 2)  # BatchNorm takes no batch of one
     for start, stop in ((0, m), (n - m, n)):
-        alone = _calls(model, part_of(part[0], start, stop, n))
-        expected = [_rows(call, start, stop, n) for call in together]
-        if not _close(expected[-1].outputs, alone[-1].outputs, _ALIKE):
+        alone, found = _calls(model, part_of(part[0], start, stop, n), pick)
+        if not _all_close([_cut(t, start, stop, n) for t in ends], found, _ALIKE):
             break
     else:
         return
+    expected = [
+        _Call(c.name, _cut(c.inputs, start, stop, n), _cut(c.outputs, start, stop, n))
+        for c in together
+    ]
     culprit = _culprit(model, expected, alone, _ALIKE)
     raise ValueError(
         f"The outputs of an example depend on the other examples of its batch{_in(culprit)}"
@@ -86,25 +93,44 @@ def check_independent(model: nn.Module, part: Any) -> None:
     )
 
 
-def check_sum(loss: Loss, outputs: Tensor, targets: Any) -> None:
+def check_sum(loss: Loss, outputs: Any, targets: Any) -> None:
     """Refuse a loss whose value for this batch is not the mean over its examples."""
     n = examples_in(targets)
-    if n < 2 or not outputs.ndim or len(outputs) != n:
+    if n < 2 or not any(t.ndim and len(t) == n for t in floats_in(outputs)):
         return
     cut = max(1, n // 3)  # uneven, so that a mean of the parts' means is not enough
     parts = [
-        (outputs[start:stop], part_of(targets, start, stop, n))
+        (part_of(outputs, start, stop, n), part_of(targets, start, stop, n))
         for start, stop in ((0, cut), (cut, n))
     ]
     check_reduction(loss, (outputs, targets), parts)
+    if not loss.additive:
+        _check_slopes(loss, (outputs, targets), parts, n)
 
 
-def _calls(model: nn.Module, inputs: Any, inner: bool = True) -> list[_Call]:
-    """The calls of all modules, inner ones first, and last of all the model's own."""
+def _check_slopes(loss: Loss, whole: tuple[Any, Any], parts: list[tuple[Any, Any]], n: int) -> None:
+    """The same of ∂ℓ/∂f: where all examples have the same loss, a wrong weight changes no value."""
+    slopes = []
+    for outputs, targets in (whole, *parts):
+        _, loss_sum, leaves = taken_apart(loss, outputs, targets)
+        with torch.enable_grad():
+            slopes.append(gradient(loss_sum(), leaves))
+    for one, *others in zip(*slopes, strict=True):
+        if not one.ndim or len(one) != n:
+            continue
+        gap = float((one - torch.cat(others)).norm())
+        if gap > _SLOPE * (float(one.norm()) + sum(float(g.norm()) for g in others)):
+            raise not_additive(loss.name, NO_MEAN)
+
+
+def _calls(
+    model: nn.Module, inputs: Any, pick: Pick, inner: bool = True
+) -> tuple[list[_Call], list[Tensor]]:
+    """The calls of all modules, inner ones first, and what the loss takes in the end."""
     calls: list[_Call] = []
     with torch.no_grad(), _recording(model, calls) if inner else nullcontext():
-        outputs = call_model(model, inputs)
-    return [*calls, _Call("", outputs, outputs)]
+        returned = call_model(model, inputs)
+    return calls, floats_in(pick(returned))
 
 
 @contextmanager
@@ -138,17 +164,13 @@ def _first_tensor(tree: Any) -> Tensor | None:
     return next((t for t in map(_first_tensor, items) if t is not None), None)
 
 
-def _rows(call: _Call, start: int, stop: int, n: int) -> _Call:
-    """The call as it should be for examples ``start``:``stop`` alone, of the ``n`` together.
+def _cut(t: Tensor, start: int, stop: int, n: int) -> Tensor:
+    """What ``t`` should be for examples ``start``:``stop`` alone, of the ``n`` together.
 
     Outputs may be flattened, (n · T, C) with T rows an example.
     """
-
-    def cut(t: Tensor) -> Tensor:
-        rows = len(t) // n if t.ndim and len(t) % n == 0 else 0
-        return t[start * rows : stop * rows] if rows else t
-
-    return _Call(call.name, cut(call.inputs), cut(call.outputs))
+    rows = len(t) // n if t.ndim and len(t) % n == 0 else 0
+    return t[start * rows : stop * rows] if rows else t
 
 
 def _culprit(model: nn.Module, a: list[_Call], b: list[_Call], rtol: float) -> str:
@@ -174,6 +196,10 @@ def _batch_norms(model: nn.Module) -> str:
         and (module.training or module.running_mean is None)
     ]
     return f" (BatchNorm uses the batch's own statistics in {', '.join(names[:3])})" * bool(names)
+
+
+def _all_close(xs: list[Tensor], ys: list[Tensor], rtol: float) -> bool:
+    return len(xs) == len(ys) and all(_close(x, y, rtol) for x, y in zip(xs, ys, strict=True))
 
 
 def _close(x: Tensor, y: Tensor, rtol: float) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from curvature.empirical_risk.kernels import twice_differentiable
 
@@ -111,39 +110,3 @@ def _tf32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = was
-
-
-def call_model(model: nn.Module, inputs: Any) -> Tensor:
-    """The network's outputs; ``logits`` of an object or mapping that has them.
-
-    A mapping goes in by keyword and a tuple in order where ``forward`` takes them so, else whole.
-    """
-    outputs = _called(model, inputs)
-    if isinstance(outputs, Tensor):
-        return outputs
-    found = outputs.get("logits") if isinstance(outputs, Mapping) else None
-    logits = getattr(outputs, "logits", found)
-    if isinstance(logits, Tensor):
-        return logits
-    raise TypeError(
-        f"The model returned a {type(outputs).__name__}, not a tensor or something with `logits`. "
-        "Pass a loss that takes `(model, batch)` and picks what it needs."
-    )
-
-
-def _called(model: nn.Module, inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        if _takes(model, kwargs=inputs):
-            return model(**inputs)
-        return model(next(iter(inputs.values())) if len(inputs) == 1 else inputs)
-    if isinstance(inputs, (tuple, list)) and _takes(model, args=inputs):
-        return model(*inputs)
-    return model(inputs)
-
-
-def _takes(model: nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = {}) -> bool:
-    try:
-        inspect.signature(model.forward).bind(*args, **kwargs)
-    except (TypeError, ValueError):
-        return False
-    return True

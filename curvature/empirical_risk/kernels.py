@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
 
@@ -29,6 +30,26 @@ def twice_differentiable(model: nn.Module) -> Iterator[None]:
         if torch.cuda.is_available() and any(isinstance(m, nn.RNNBase) for m in model.modules()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         yield
+
+
+_ATTENTION = (
+    nn.functional.scaled_dot_product_attention,
+    nn.functional.multi_head_attention_forward,
+)
+
+
+class FusedCalls(TorchFunctionMode):
+    """Within a ``with``: whether attention was asked for that PyTorch would compute fused."""
+
+    attention = False
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Look at the call, and make it."""
+        if function in _ATTENTION:
+            self.attention = True
+        return function(*args, **(kwargs or {}))
 
 
 @contextmanager

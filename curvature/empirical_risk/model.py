@@ -88,9 +88,18 @@ def _chosen(model: nn.Module, patterns: tuple[str, ...]) -> dict[str, nn.Paramet
     named = dict(model.named_parameters())
     chosen: set[str] = set() if patterns else set(named)
     for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(
+                f"`params` takes names or patterns of names such as 'layer3.*', got a "
+                f"{type(pattern).__name__}. `model.named_parameters()` tells the names."
+            )
         found = fnmatch.filter(named, pattern) if pattern not in named else [pattern]
         if not found:
-            raise ValueError(f"No parameter matches `{pattern}`. The model has {_some(named)}.")
+            inside = fnmatch.filter(named, f"{pattern}.*")
+            hint = f" Did you mean `{pattern}.*`?" if inside else ""
+            raise ValueError(
+                f"No parameter matches `{pattern}`.{hint} The model has {_some(named)}."
+            )
         chosen |= set(found)
     trainable = {name: p for name, p in named.items() if name in chosen and p.requires_grad}
     if not trainable:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,32 @@ def shapes_in(batch: Any) -> list[tuple[int, ...]]:
     return found
 
 
+def floats_in(tree: Any) -> list[Tensor]:
+    """The tensors of floats in it, in order."""
+    found: list[Tensor] = []
+
+    def look(t: Tensor) -> Tensor:
+        if t.is_floating_point():
+            found.append(t)
+        return t
+
+    map_tensors(tree, look)
+    return found
+
+
+def with_floats(tree: Any, tensors: Sequence[Tensor]) -> Any:
+    """The same with other tensors in place of ``floats_in(tree)``."""
+    others: Iterator[Tensor] = iter(tensors)
+    return map_tensors(tree, lambda t: next(others) if t.is_floating_point() else t)
+
+
+def joined(tree: Any) -> Tensor:
+    """All its floats as one flat tensor; a tensor as it is."""
+    if isinstance(tree, Tensor):
+        return tree
+    return torch.cat([t.reshape(-1) for t in floats_in(tree)])
+
+
 def digest(batch: Any) -> str:
     """A hash of all that a nested batch holds in tensors, arrays, numbers and strings."""
     hashed = hashlib.blake2b(digest_size=8)
@@ -97,7 +124,7 @@ def map_tensors(
         if isinstance(tree, Tensor):
             return function(tree)
         if isinstance(tree, Mapping):
-            return {key: go(value) for key, value in tree.items()}
+            return _same_kind(tree, {key: go(value) for key, value in tree.items()})
         if hasattr(tree, "to"):  # a PackedSequence, someone's batch object
             return movable(tree)
         if isinstance(tree, tuple) and hasattr(tree, "_fields"):
@@ -110,3 +137,13 @@ def map_tensors(
         return other(tree)
 
     return go(tree)
+
+
+def _same_kind(mapping: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    """``items`` as what they were, so that a BatchEncoding or ModelOutput keeps its attributes."""
+    if type(mapping) is dict or not isinstance(mapping, MutableMapping):
+        return items
+    twin = copy.copy(mapping)
+    for key, value in items.items():
+        twin[key] = value
+    return twin

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from curvature.derivatives.products import gradient
+from curvature.display import html_table
 from curvature.empirical_risk.batches import as_batches, can_be_cut, examples
 from curvature.empirical_risk.checks import check_independent, check_repeatable, check_sum
-from curvature.empirical_risk.evaluation import call_model, evaluating
+from curvature.empirical_risk.described import described, in_a_line
+from curvature.empirical_risk.evaluation import evaluating
 from curvature.empirical_risk.model import subject
 from curvature.empirical_risk.nested import digest, moved, part_of, rows_of
+from curvature.empirical_risk.outputs import as_returned, call_model, logits_of
+from curvature.empirical_risk.survey import Survey, go_over_all
 from curvature.empirical_risk.whole import WholeLoss, examples_of, named_whole
 from curvature.losses import Loss, as_loss, whole_loss
 
 Mode = Literal["eval", "train"]
 BatchLoss = Callable[[nn.Module, Any], Any]
 FEW = 8  # examples on which the checks are made
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What one forward pass over all batches tells: L(w), Σω and the number of examples."""
-
-    value: float
-    weight: float
-    examples: int
 
 
 class EmpiricalRisk:
@@ -88,6 +82,17 @@ class EmpiricalRisk:
         """
         return cls(model, whole_loss(batch_loss) or named_whole(batch_loss), batches, **options)
 
+    def __repr__(self) -> str:
+        return f"EmpiricalRisk, {self.size:,} parameters: {in_a_line(self.described)}"
+
+    def _repr_html_(self) -> str:
+        return html_table("EmpiricalRisk", self.described)
+
+    @property
+    def described(self) -> dict[str, str]:
+        """What is measured, in words; nothing is computed for it."""
+        return described(self, self._surveyed)
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """The state in which everything is computed; entering it inside itself costs nothing."""
@@ -114,28 +119,9 @@ class EmpiricalRisk:
             FloatingPointError: if the loss is not finite.
         """
         if self._surveyed is None or self._versions() != self._surveyed_at:
-            self._surveyed = self._go_over_all()
+            self._surveyed = go_over_all(self)
             self._surveyed_at = self._versions()
         return self._surveyed
-
-    def _go_over_all(self) -> Survey:
-        total, weight, count = 0.0, 0.0, 0
-        # a whole loss may differentiate by its inputs (physics-informed networks)
-        with self.evaluating(), torch.set_grad_enabled(self.loss is None):
-            for index, batch in enumerate(self.batches):
-                if index == 0:
-                    self.check(batch)
-                for part in self.parts(batch):
-                    sum_, part_weight = self._sum_and_weight(part)
-                    total += float(sum_.detach())
-                    weight += float(part_weight)
-                    count += self._examples(part)
-        if not weight > 0:
-            raise ValueError("No example counts: the weights of all batches are zero.")
-        value = total if self.reduction == "sum" else total / weight
-        if value != value or value in (float("inf"), float("-inf")):
-            raise FloatingPointError(f"The loss is {value} at these weights: the run diverged.")
-        return Survey(value, weight, count)
 
     @property
     def given_loss(self) -> Any:
@@ -180,7 +166,7 @@ class EmpiricalRisk:
 
     def parts(self, batch: Any) -> Iterator[Any]:
         """The micro-batches of one batch, on the model's device and in its dtype."""
-        n = self._examples(batch)
+        n = self.examples_in(batch)
         step = n if self.micro_batch is None or self.loss is None else self.micro_batch
         if step >= n:
             yield moved(batch, self.device, self.dtype)
@@ -206,7 +192,7 @@ class EmpiricalRisk:
     @property
     def largest_part(self) -> int:
         """Examples in the largest micro-batch."""
-        largest = max(self._examples(batch) for batch in self.batches)
+        largest = max(self.examples_in(batch) for batch in self.batches)
         return largest if self.loss is None else min(largest, self.micro_batch or largest)
 
     @property
@@ -215,13 +201,22 @@ class EmpiricalRisk:
         return digest([digest(batch) for batch in self.batches])[:12]
 
     def outputs(self, part: Any) -> Tensor:
-        """f(x; w) of a micro-batch."""
-        return call_model(self.model, part[0])
+        """f(x; w) of a micro-batch: the tensor that the model returned, or its logits."""
+        return logits_of(call_model(self.model, part[0]))
+
+    def predictions(self, part: Any) -> Any:
+        """What the loss takes of f(x; w): a function of one's own, all that the model returned."""
+        return self.pick(call_model(self.model, part[0]))
+
+    @property
+    def pick(self) -> Callable[[Any], Any]:
+        """Of what the model returned, what the loss takes."""
+        return as_returned if self.loss and self.loss.structured else logits_of
 
     def loss_sum(self, part: Any) -> Tensor:
         """Σ_i ω_i ℓ_i of a micro-batch, differentiable by the parameters."""
         if self.loss is not None:
-            return self.loss.sum(self.outputs(part), part[1])
+            return self.loss.sum(self.predictions(part), part[1])
         return self._whole_loss.sum_and_weight(self.model, part)[0]
 
     def split(self, v: Tensor) -> list[Tensor]:
@@ -243,23 +238,27 @@ class EmpiricalRisk:
     def _versions(self) -> list[int]:
         return [0 if p.is_inference() else p._version for p in self.model.parameters()]
 
-    def _examples(self, batch: Any) -> int:
+    def examples_in(self, batch: Any) -> int:
+        """How many a batch holds; 0 where that isn't known."""
         return examples_of(batch) if self.loss is None else examples(batch)
 
-    def _sum_and_weight(self, part: Any) -> tuple[Tensor, Tensor]:
+    def sum_and_weight(self, part: Any) -> tuple[Tensor, Tensor]:
+        """Σ_i ω_i ℓ_i and Σ_i ω_i of a micro-batch; refuses what doesn't add up."""
         if self.loss is None:
+            self._whole_loss.check_sum(self.model, part)
             return self._whole_loss.sum_and_weight(self.model, part)
-        outputs = self.outputs(part)
+        outputs = self.predictions(part)
         check_sum(self.loss, outputs, part[1])
         return self.loss.sum(outputs, part[1]), self.loss.weight(outputs, part[1])
 
     def check(self, batch: Any) -> None:
         """Refuse what is random, and examples that depend on each other though they are cut."""
         if self.loss is None:
-            self._whole_loss.check(self.model, moved(batch, self.device, self.dtype))
+            part = moved(batch, self.device, self.dtype)
+            self._whole_loss.check(self.model, part, self._leaves)
             return
         n, few = examples(batch), self.few(batch)
-        if check_repeatable(self.model, few):
-            check_repeatable(self.model, next(self.parts(batch)), locate=False)
+        if check_repeatable(self.model, few, self.pick):
+            check_repeatable(self.model, next(self.parts(batch)), self.pick, locate=False)
         if can_be_cut(batch) and (len(self.batches) > 1 or (self.micro_batch or n) < n):
-            check_independent(self.model, few)
+            check_independent(self.model, few, self.pick)

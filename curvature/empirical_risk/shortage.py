@@ -1,31 +1,56 @@
-"""What is done where memory ran out: fewer examples at a time."""
+"""What is done where memory runs out, or would: fewer examples at a time."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
+from curvature.derivatives.memory import is_out_of_memory
 from curvature.empirical_risk.batches import can_be_cut
 from curvature.empirical_risk.risk import EmpiricalRisk
+
+Result = TypeVar("Result")
+
+
+def within_memory(risk: EmpiricalRisk, call: Callable[[], Result]) -> Result:
+    """``call()``, made again with half the examples at a time while memory runs out."""
+    while True:
+        try:
+            return call()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            shortage = error.with_traceback(None)  # whose frames hold what is to be freed
+        if not halve_micro_batch(risk):
+            raise shortage
 
 
 def halve_micro_batch(risk: EmpiricalRisk) -> bool:
     """Halve the examples in memory and say so; False where that would change the numbers."""
-    before, n = risk.micro_batch, risk.largest_part
-    batch = next(iter(risk.batches))
-    if risk.loss is None or risk.mode == "train" or n < 2 or not can_be_cut(batch):
-        return False
-    risk.micro_batch = n // 2
-    try:
-        with risk.evaluating():
-            risk.check(batch)  # a single batch needn't have been one that can be cut
-    except ValueError:
-        risk.micro_batch = before
+    n = risk.largest_part
+    if n < 2 or not bound_micro_batch(risk, n // 2):
         return False
     if risk.device.type == "cuda":
         torch.cuda.empty_cache()
     note = f"out of memory: went on with {risk.micro_batch} examples at a time instead of {n}"
     risk.notes += (note,)
     warnings.warn(f"{note}. Give `micro_batch` to begin with that.", RuntimeWarning, stacklevel=2)
+    return True
+
+
+def bound_micro_batch(risk: EmpiricalRisk, most: int) -> bool:
+    """Have at most so many examples in memory; False where that would change the numbers."""
+    before, batch = risk.micro_batch, next(iter(risk.batches))
+    if risk.loss is None or risk.mode == "train" or not can_be_cut(batch):
+        return False
+    risk.micro_batch = min(most, risk.largest_part)
+    try:
+        with risk.evaluating():
+            risk.check(batch)  # a single batch needn't have been one that can be cut
+    except ValueError:
+        risk.micro_batch = before
+        return False
     return True

@@ -9,15 +9,19 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from curvature.display import Shown
 from curvature.linalg.operator import LinearOperator, dot
 from curvature.linalg.random_vectors import rademacher
 
 MIN_PASSES = 8  # fewer samples make too noisy a variance to stop on
 
 
-@dataclass(frozen=True)
-class TraceEstimate:
+@dataclass(frozen=True, repr=False)
+class TraceEstimate(Shown):
     """A mean over passes of zᵀAz; ``standard_error`` is that of the probes."""
+
+    _error = "standard_error"
+    _brief = ("passes",)
 
     value: float
     standard_error: float

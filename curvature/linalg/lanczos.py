@@ -22,7 +22,7 @@ from curvature.linalg.operator import LinearOperator, norm
 from curvature.linalg.random_vectors import random_unit
 
 ROUNDING = 100  # times the machine epsilon times ‖A‖: below that no product tells more
-START_NOISE = 0.1  # random part of a given start: what the bounds rest on
+START_NOISE = 1.0  # a given start's random part, on which the bounds rest: 0.1 costs a product more
 SAFETY = 4  # r²/gap promised 6e-4 where 2.4e-3 was true: the gap is itself an estimate
 
 
@@ -47,6 +47,34 @@ def lanczos(
     cheaper by three products or more, and right only from a ``start`` that is known to be near.
     Keeps at most ``max_basis`` vectors (by default 64 + 2k); then it restarts from the best.
     """
+    return lanczos_space(
+        A,
+        generator=generator,
+        k=k,
+        which=which,
+        rtol=rtol,
+        max_products=max_products,
+        max_basis=max_basis,
+        start=start,
+        confidence=confidence,
+        report=report,
+    )[0]
+
+
+def lanczos_space(
+    A: LinearOperator,
+    *,
+    generator: torch.Generator,
+    k: int = 1,
+    which: Literal["largest", "smallest"] = "largest",
+    rtol: float = 1e-3,
+    max_products: int = 200,
+    max_basis: int | None = None,
+    start: Tensor | None = None,
+    confidence: float = 0.99,
+    report: Callable[[tuple[EigenEstimate, ...]], object] | None = None,
+) -> tuple[tuple[EigenEstimate, ...], Krylov]:
+    """The same, with the space that its products span."""
     capacity = 64 + 2 * k if max_basis is None else max_basis
     _check(A, k, which, rtol, max_products, capacity, confidence)
     space = Krylov(A, sign=1 if which == "largest" else -1, capacity=capacity)
@@ -60,7 +88,7 @@ def lanczos(
             if report is not None:
                 report(estimates)
             if last:
-                return estimates
+                return estimates, space
         if space.invariant or view.settled:
             space.lock(min(k, space.size))
             space.begin(*_start(space, generator, confidence, None))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from curvature.display import html_table
+
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
@@ -84,6 +86,11 @@ class LinearOperator:
     def __repr__(self) -> str:
         terms = f", {len(self.terms)} terms" if self.terms else ""
         return f"{type(self).__name__}({self.size} × {self.size}{terms}, {self.dtype})"
+
+    def _repr_html_(self) -> str:
+        about = {"matrix": f"{self.size:,} × {self.size:,}", "terms": f"{len(self.terms):,}"}
+        where = {"dtype": str(self.dtype).removeprefix("torch."), "device": str(self.device)}
+        return html_table(type(self).__name__, {**about, **where})
 
     def to_scipy(self) -> ScipyOperator:
         """The same operator for ``scipy.sparse.linalg``: NumPy vectors in, NumPy vectors out."""

@@ -18,7 +18,7 @@ from curvature.linalg.random_vectors import random_unit
 STALL = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PowerEstimate(EigenEstimate):
     """The same; ``shift`` ≠ 0 says that A + shift · I was iterated, as A's other end is large."""
 

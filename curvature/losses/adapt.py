@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curvature import names
-from curvature.losses.bundled import LOSSES, bce, cross_entropy, huber, mse, nll
+from curvature.losses.bundled import bce, cross_entropy, huber, mse, nll
 from curvature.losses.loss import Loss
+from curvature.losses.named import LOSSES
 
 _FUNCTIONS: dict[Callable[..., Any], Callable[..., Loss]] = {
     F.cross_entropy: cross_entropy,
@@ -22,6 +23,7 @@ _FUNCTIONS: dict[Callable[..., Any], Callable[..., Loss]] = {
     F.huber_loss: huber,
     F.nll_loss: nll,
 }
+NO_MEAN = "not the mean over the batch's examples"
 _SAME = 1e-5  # between two values of the same batch: rounding on a GPU
 _RTOL = 1e-3  # between a batch's value and its parts': far above rounding, far below a wrong weight
 
@@ -51,18 +53,26 @@ def as_loss(loss: Any) -> Loss:
 def whole_loss(loss: Any) -> Callable[[nn.Module, Any], Any] | None:
     """The callable that takes ``(model, batch)`` whole: its first parameter is so named.
 
-    ``None`` for any other loss.
+    It may also be declared an ``nn.Module``. ``None`` for any other loss.
     """
     if isinstance(loss, str):
         loss = _named(loss)
     if isinstance(loss, (Loss, nn.Module)) or not callable(loss):
         return None
     try:
-        first = next(iter(inspect.signature(loss).parameters), "")
+        first = next(iter(inspect.signature(loss).parameters.values()), None)
     except (TypeError, ValueError):
         return None
     found: Callable[[nn.Module, Any], Any] = loss
-    return found if first in ("model", "net", "network", "module") else None
+    return found if first is not None and _is_model(first) else None
+
+
+def _is_model(parameter: inspect.Parameter) -> bool:
+    declared = parameter.annotation
+    if inspect.isclass(declared) and issubclass(declared, (nn.Module, Tensor)):
+        return issubclass(declared, nn.Module)
+    name = parameter.name.lower().strip("_")
+    return name in ("m", "module", "network") or name.endswith(("model", "net"))
 
 
 def check_reduction(loss: Loss, whole: tuple[Any, Any], parts: Sequence[tuple[Any, Any]]) -> None:
@@ -81,7 +91,7 @@ def check_reduction(loss: Loss, whole: tuple[Any, Any], parts: Sequence[tuple[An
             f"The loss `{loss.name}` draws random numbers: it gave {value:.4g} and {again:.4g} for "
             "the same batch. Make it deterministic."
         )
-    check_additive(loss.name, value, sums, [len(f) for f, _ in parts])
+    check_additive(loss.name, value, sums, [examples_in(y, f) for f, y in parts])
 
 
 def check_additive(name: str, whole: float, sums: Sequence[float], sizes: Sequence[int]) -> None:
@@ -92,8 +102,12 @@ def check_additive(name: str, whole: float, sums: Sequence[float], sizes: Sequen
         return  # not finite: a divergence, reported as such where all batches are added up
     as_sum = sum(s / n for s, n in zip(sums, sizes, strict=True))
     is_sum = abs(whole / sum(sizes) - as_sum) <= _RTOL * (abs(as_sum) + scale / sum(sizes))
-    cause = "a sum over the batch" if is_sum else "not the mean over the batch's examples"
-    raise ValueError(
+    raise not_additive(name, "a sum over the batch" if is_sum else NO_MEAN)
+
+
+def not_additive(name: str, cause: str) -> ValueError:
+    """The error that a loss of batches which can't be weighed is refused with."""
+    return ValueError(
         f"The loss `{name}` returns {cause} (padding, class weights?), so batches could not be "
         "weighed. Return one number per example, or the pair (mean, weight) with the weight that "
         "the mean divides by."
@@ -131,7 +145,8 @@ def _from_callable(function: Callable[..., Any], name: str) -> Loss:
     def weight(outputs: Any, targets: Any) -> Tensor:
         return torch.as_tensor(value_and_weight(outputs, targets)[1]).detach()
 
-    return Loss(name, sum_, weight)
+    of_torch = (getattr(function, "__module__", "") or "").startswith("torch.")
+    return Loss(name, sum_, weight, structured=not of_torch)
 
 
 def _twin(module: nn.Module) -> Loss | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -154,8 +154,12 @@ def nll(
 
     Without a root: it is linear in the outputs, so G = 0 and the Hessian is all of H − G.
     """
+    unseen = [True]  # logits are told from log-probabilities on the first batch alone
 
     def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
+        if unseen:
+            _log_probabilities(outputs)
+            unseen.clear()
         omega = None if class_weights is None else class_weights.to(outputs.device, outputs.dtype)
         with _naming_classes("nll", outputs):
             return F.nll_loss(
@@ -166,6 +170,17 @@ def nll(
         return _weight_of_labels(targets, ignore_index, class_weights)
 
     return Loss("nll", sum_, weight, None, reduction, additive=True)
+
+
+def _log_probabilities(outputs: Tensor) -> None:
+    """Refuse raw logits, of which the loss has no minimum; NaN is left to whoever adds up."""
+    total = torch.logsumexp(outputs.detach().double(), dim=1 if outputs.ndim > 1 else 0)
+    if bool((total > 1e-2).any()):
+        raise ValueError(
+            f"`nll` takes log-probabilities, and the outputs' exponentials add up to "
+            f"{float(total.max().exp()):.3g}: logits, perhaps. Use the loss `cross_entropy`, or "
+            "end the model in LogSoftmax."
+        )
 
 
 def _weight_of_labels(targets: Tensor, ignore_index: int, class_weights: Tensor | None) -> Tensor:
@@ -209,9 +224,9 @@ def _classes_second(outputs: Tensor, targets: Tensor) -> None:
     if per_token and outputs.shape[2:] != targets.shape[1:]:
         raise ValueError(
             f"`cross_entropy` needs logits (N, C, …), the classes second, got "
-            f"{tuple(outputs.shape)} for targets {tuple(targets.shape)}. Pass the loss "
-            "`lambda f, y: torch.nn.functional.cross_entropy(f.mT, y)`, or one that returns (mean, "
-            "weight) where tokens are padded."
+            f"{tuple(outputs.shape)} for targets {tuple(targets.shape)}. Of a language model take "
+            "the loss `next_token`; else let the model return `logits.mT`, or pass a loss of "
+            "(outputs, targets) that returns (mean, weight)."
         )
 
 
@@ -225,12 +240,3 @@ def _same_shape(outputs: Tensor, targets: Tensor, name: str) -> None:
             f"`{name}` needs targets in the outputs' shape {tuple(outputs.shape)}, got "
             f"{tuple(targets.shape)}: broadcasting would compare every output with every target."
         )
-
-
-LOSSES: dict[str, Callable[..., Loss]] = {
-    "cross_entropy": cross_entropy,
-    "mse": mse,
-    "bce": bce,
-    "huber": huber,
-    "nll": nll,
-}

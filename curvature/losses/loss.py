@@ -23,7 +23,8 @@ class Loss:
     ``hessian_root(outputs, targets)`` gives S (N, C, K) with ω_i ∂²ℓ_i/∂f_i² = S_i S_iᵀ, and
     ``root_product(outputs, targets, u)`` S_i u_i for u (K, *outputs' shape) and a square S of its
     own choice, where there is a closed form. ``additive`` says that the sum over a batch is known
-    to be the sum over its parts; of any other loss it is tested.
+    to be the sum over its parts; of any other loss it is tested. ``structured``: it takes whatever
+    the model returned, not only a tensor.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Loss:
     reduction: Reduction = "mean"
     additive: bool = False
     root_product: Callable[[Tensor, Any, Tensor], Tensor] | None = None
+    structured: bool = False
 
     def gradient(self, outputs: Tensor, targets: Any) -> Tensor:
         """∂(Σ_i ω_i ℓ_i)/∂f, in the shape of ``outputs``; the outputs are held fixed."""
@@ -43,16 +45,3 @@ class Loss:
                 return torch.zeros_like(f)
             (gradient,) = torch.autograd.grad(value, f, materialize_grads=True)
         return gradient
-
-    def hessian_product(self, outputs: Tensor, targets: Any, u: Tensor) -> Tensor:
-        """ΛU for U in the shape of ``outputs``, Λ = ∂²(Σ_i ω_i ℓ_i)/∂f² block by block."""
-        f = outputs.detach().requires_grad_()
-        with torch.enable_grad():
-            value = self.sum(f, targets)
-            if not value.requires_grad:
-                return torch.zeros_like(f)
-            (g,) = torch.autograd.grad(value, f, create_graph=True, materialize_grads=True)
-            if not g.requires_grad:
-                return torch.zeros_like(f)
-            (product,) = torch.autograd.grad(g, f, u, materialize_grads=True)
-        return product

@@ -24,7 +24,8 @@ class Draws:
         self.budget = 0.0
         self.counts = torch.zeros(units, dtype=torch.int64)
         self.means = torch.zeros(units, columns, dtype=torch.float64)
-        self._deviations = torch.zeros(units, dtype=torch.float64)  # Σ (x − mean)² of a unit
+        # Σ (x − mean)² of a unit, for each column and for their sum
+        self._deviations = torch.zeros(units, columns + 1, dtype=torch.float64)
 
     def weigh(self, spread: Tensor) -> None:
         """Share what comes after the first draw in proportion to the ``spread`` of each unit."""
@@ -42,8 +43,9 @@ class Draws:
         self.counts[units] += 1
         step = values - self.means[units]
         self.means[units] += step / self.counts[units, None]
-        left = (values - self.means[units]).sum(1)
-        self._deviations[units] += step.sum(1) * left
+        left = values - self.means[units]
+        self._deviations[units, :-1] += step * left
+        self._deviations[units, -1] += step.sum(1) * left.sum(1)
 
     @property
     def value(self) -> float:
@@ -57,10 +59,18 @@ class Draws:
 
     def variance(self, budget: float | None = None) -> float:
         """That of ``value``, unbiased; or what it would be at another ``budget``."""
-        m = 1 + (self.budget if budget is None else budget) * self.share
+        return float(self._spread() @ self._inverse(self.budget if budget is None else budget))
+
+    def column_variances(self) -> Tensor:
+        """That of the sum over units of each column."""
+        inverse = self._inverse(self.budget)
+        return torch.stack([self._spread(c) @ inverse for c in range(self.means.shape[1])])
+
+    def _inverse(self, budget: float) -> Tensor:
+        """E[1/n] of the number of draws n."""
+        m = 1 + budget * self.share
         whole = m.floor()
-        inverse = (1 - (m - whole)) / whole + (m - whole) / (whole + 1)  # E[1/n]
-        return float((self._spread() * inverse).sum())
+        return (1 - (m - whole)) / whole + (m - whole) / (whole + 1)
 
     def degrees(self) -> float:
         """Degrees of freedom of ``variance`` (Satterthwaite 1946)."""
@@ -69,10 +79,10 @@ class Draws:
         noise = float((spread.square() * (1 - self._chance() * own / (own + 2))).sum())
         return 2 * float(spread.sum()) ** 2 / noise if noise > 0 else math.inf
 
-    def _spread(self) -> Tensor:
+    def _spread(self, column: int = -1) -> Tensor:
         """Each unit's variance, unbiased: 0 where there was one draw, so larger elsewhere."""
         again = self.counts > 1
-        variance = self._deviations / (self.counts - 1).clamp(min=1)
+        variance = self._deviations[:, column] / (self.counts - 1).clamp(min=1)
         return torch.where(again, variance / self._chance(), 0.0)
 
     def _chance(self) -> Tensor:

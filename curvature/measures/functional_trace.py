@@ -1,54 +1,55 @@
 """tr(R) of the functional Hessian R = H − G = Σ_i ω_i (∂ℓ_i/∂f)·∇²f(x_i) / Σω.
 
-Exactly 0 where the network is piecewise linear in each parameter tensor; else by Rademacher
-probes, of which a smooth network needs two forward passes each (second differences).
+Only tensors whose own block isn't 0 have a part in it: none in a network that is piecewise linear
+in each. Over the others Rademacher probes z: a smooth network needs a forward pass for zᵀRz.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from curvature.derivatives.own_blocks import own_blocks_vanish
-from curvature.derivatives.second_differences import second_difference
+from curvature.derivatives.own_blocks import curved_tensors
 from curvature.empirical_risk import EmpiricalRisk
-from curvature.linalg.operator import dot
+from curvature.empirical_risk.nested import joined
 from curvature.linalg.random_vectors import rademacher
 from curvature.measures.draws import Draws
+from curvature.measures.output_differences import OutputDifferences
 from curvature.operators import RiskOperator
 
 _FEW = 2  # examples on which own blocks are looked at
-_COMPARED = 8  # examples on which second differences are held against autograd twice
+_COMPARED = 8  # examples on which differences are held against autograd twice
 _PROBES = 4
-_STEPS = (1e-3, 3e-4, 3e-3, 1e-4, 1e-5)
-_ALLOWED = 0.05  # error of a second difference, as a share of its deviation over the probes
 _PASSES = 2  # before there is a standard error
 _DEGREES = 8  # of freedom, before it is believed
+_PRODUCT = 3.5  # gradients that a product with R takes
+_FORWARD = 0.37
 
 
-def own_blocks_are_zero(risk: EmpiricalRisk, generator: torch.Generator) -> bool:
-    """Whether every tensor's own block of R is 0: shown by probes on a few examples in float64."""
+def tensors_with_a_part(risk: EmpiricalRisk, generator: torch.Generator) -> list[str]:
+    """The tensors whose own block of R isn't 0: found by probes on a few examples in float64."""
     assert risk.loss is not None
     few = risk.few(next(iter(risk.batches)), _FEW)
     double = risk.device.type != "mps"
     try:
-        return _vanish(risk, few, torch.float64 if double else risk.dtype, generator)
+        return _curved(risk, few, torch.float64 if double else risk.dtype, generator)
     except RuntimeError:  # a model with float32 written into it
         if risk.dtype == torch.float64 or not double:
             raise
-        return _vanish(risk, few, risk.dtype, generator)
+        return _curved(risk, few, risk.dtype, generator)
 
 
-def _vanish(risk: EmpiricalRisk, few: Any, dtype: torch.dtype, generator: torch.Generator) -> bool:
+def _curved(
+    risk: EmpiricalRisk, few: Any, dtype: torch.dtype, generator: torch.Generator
+) -> list[str]:
     twin = EmpiricalRisk(risk.model, risk.loss, [few], params=list(risk.params), dtype=dtype)
     with twin.evaluating():
-        outputs = twin.outputs(next(twin.parts(few)))
+        outputs = joined(twin.predictions(next(twin.parts(few))))
         r = torch.randn(outputs.shape, generator=generator, dtype=torch.float32)
-        return own_blocks_vanish(
+        return curved_tensors(
             (outputs * r.to(outputs)).sum(),
             twin.params,
             generator=generator,
@@ -57,117 +58,166 @@ def _vanish(risk: EmpiricalRisk, few: Any, dtype: torch.dtype, generator: torch.
 
 
 class FunctionalTrace:
-    """A growing estimate of tr(R); every batch has its own probe in every pass."""
+    """A growing estimate of tr(R); every batch has its own probe in every pass.
 
-    def __init__(self, risk: EmpiricalRisk, generator: torch.Generator) -> None:
+    ``scaled``: of Σ w_j² R_jj too, in ``draws[1]``. ``blocks``: of each tensor's part, which takes
+    products with R. ``exact``: from products with all unit vectors.
+    """
+
+    def __init__(
+        self,
+        risk: EmpiricalRisk,
+        generator: torch.Generator,
+        parts: Collection[str],
+        *,
+        scaled: bool = False,
+        blocks: bool = False,
+        exact: bool = False,
+    ) -> None:
         assert risk.loss is not None
         self.risk = risk
+        self.exact = exact
+        self._parts = [name for name in risk.layout if name in parts]
         self._operator = RiskOperator(risk, "functional_hessian")
         self._generator = generator
-        self._centers: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
-        self.draws = Draws(len(risk.batches), 1, generator)
-        self.step = self._usable_step()
+        self._mask = torch.zeros(risk.size, device=risk.device, dtype=risk.dtype)
+        for name in self._parts:
+            self._mask[risk.layout[name]] = 1
+        w = risk.flatten([p.detach() for p in risk.leaves])
+        size = float((w * self._mask).double().norm())
+        self._w = w
+        self._unit = float(self._mask.double().norm()) / size if size else 1.0  # ‖z‖/‖w ⊙ z‖
+        self._differences = [OutputDifferences(risk) for _ in range(1 + scaled)]
+        for kind in range(1 + scaled):
+            self._settle(kind)
+        self.step = self._differences[0].step
+        if any(each.step is None for each in self._differences):
+            self.step = None
+        self._by_products = blocks or exact or self.step is None
+        columns = len(self._parts) if self._by_products else 1
+        units = 1 if exact else len(risk.batches)
+        self.draws = [Draws(units, columns, generator) for _ in range(1 + scaled)]
+        self._forms: list[list[Tensor]] = [[] for _ in range(1 + scaled)]  # zᵀR_iz, two probes
 
     @property
     def method(self) -> str:
         """What is done, for the record."""
-        if self.step is None:
+        if self.exact:
+            return "tr(H−G) exactly"
+        if self._by_products:
             return "tr(H−G) by probes"
-        return f"tr(H−G) by second differences, h = {self.step:g}"
+        return f"tr(H−G) by differences of the outputs, h = {self.step:g}"
 
     @property
     def cost(self) -> float:
         """Gradients that a pass takes, as measured on small vision transformers."""
-        return 3.5 if self.step is None else 0.7
+        if self._by_products:
+            return _PRODUCT
+        return sum(_FORWARD * (1 if each.one_sided else 2) for each in self._differences)
 
     @property
     def passes(self) -> float:
         """Probes for each batch so far."""
-        return self.draws.per_unit
+        return float(len(self._mask.nonzero())) if self.exact else self.draws[0].per_unit
 
-    def value(self) -> float:
-        """tr(R)."""
-        return self.draws.value
+    def value(self, kind: int = 0) -> float:
+        """tr(R), or Σ w_j² R_jj."""
+        return self.draws[kind].value
 
-    def variance(self) -> float:
+    def variance(self, kind: int = 0) -> float:
         """Of the probes."""
-        return self.draws.variance()
+        return 0.0 if self.exact else self.draws[kind].variance()
+
+    def blocks(self) -> tuple[dict[str, float], dict[str, float]] | None:
+        """Each tensor's part and its variance, where they were taken apart."""
+        if not self._by_products:
+            return None
+        draws = self.draws[0]
+        variances = torch.zeros(len(self._parts)) if self.exact else draws.column_variances()
+        return (
+            dict(zip(self._parts, draws.means.sum(0).tolist(), strict=True)),
+            dict(zip(self._parts, variances.tolist(), strict=True)),
+        )
 
     @property
     def is_young(self) -> bool:
         """Too few draws to believe a small variance, which would be left at that."""
-        return self.draws.per_unit > 0 and len(self.risk.batches) * (self.passes - 1) < _DEGREES
+        few = len(self.risk.batches) * (self.passes - 1) < _DEGREES
+        return not self.exact and self.passes > 0 and few
 
-    def advance(self) -> None:
-        """A probe for every batch; two the first time."""
-        for _ in range(1 if self.draws.per_unit else _PASSES):
+    def advance(self, number: int = 1) -> None:
+        """As many probes for every batch; two the first time."""
+        if self.exact:
+            self._take_the_diagonal()
+            return
+        first = not self.passes
+        for _ in range(_PASSES if first else number):
             for index, batch in enumerate(self.risk.batches):
-                z = rademacher(self._operator, self._generator)
-                value = self._second_difference(index, batch, z) if self.step else None
-                if value is None:
-                    value = _form(self._operator, batch, z)
-                if not math.isfinite(value):
-                    raise FloatingPointError(
-                        f"zᵀ(H−G)z = {value} in batch {index}: the network's outputs aren't "
-                        "finite. Look at the weights, or use float64."
-                    )
-                self.draws.add(torch.tensor([index]), torch.tensor([[value]]).double())
-            self.draws.budget = self.draws.per_unit - 1
+                self._probe(index, batch, apart=first)
+            for draws in self.draws:
+                draws.budget = draws.per_unit - 1
 
-    def _second_difference(self, index: int, batch: Any, z: Tensor) -> float:
-        assert self.step is not None
-        if index not in self._centers:
-            self._centers[index] = _center(self.risk, batch)
-        return _by_outputs(self.risk, batch, z, self.step, self._centers[index])
+    def by_example(self, kind: int = 0) -> Tensor | None:
+        """Two estimates (2, N) of every example's part of tr(R); None without differences."""
+        if self.step is None:
+            return None
+        if not self._forms[kind]:
+            for _ in range(_PASSES):
+                for index, batch in enumerate(self.risk.batches):
+                    self._apart(kind, index, batch)
+        return torch.cat(self._forms[kind]).view(_PASSES, -1)
 
-    def _usable_step(self) -> float | None:
-        """The better of two h whose second differences agree with autograd twice on a few examples.
+    def _apart(self, kind: int, index: int, batch: Any) -> Tensor:
+        forms = self._differences[kind].by_example(index, batch, self._direction(kind))
+        self._forms[kind].append(forms / self._factor(kind))
+        return self._forms[kind][-1].sum()[None]
 
-        More are tried where neither does; None where none does, as on networks with kinks.
-        """
+    def _probe(self, index: int, batch: Any, *, apart: bool) -> None:
+        kinds = range(len(self.draws))
+        if self._by_products:
+            z = self._direction(0)
+            product = z.double() * (self._operator.term(batch) @ z).double()
+            rows = [product, product * self._w.double().square()]
+            values = [self._by_part(rows[kind]) for kind in kinds]
+        elif apart:
+            values = [self._apart(kind, index, batch) for kind in kinds]
+        else:
+            values = [
+                torch.tensor([each.form(index, batch, self._direction(kind)) / self._factor(kind)])
+                for kind, each in enumerate(self._differences)
+            ]
+        for draws, value in zip(self.draws, values, strict=True):
+            if not bool(value.isfinite().all()):
+                raise FloatingPointError(
+                    f"zᵀ(H−G)z = {float(value.sum())} in batch {index}: the network's outputs "
+                    "aren't finite. Look at the weights, or use float64."
+                )
+            draws.add(torch.tensor([index]), value.double()[None])
+
+    def _take_the_diagonal(self) -> None:
+        diagonal = torch.zeros(self.risk.size, dtype=torch.float64)
+        for j in self._mask.nonzero()[:, 0].tolist():
+            e = torch.zeros_like(self._mask)
+            e[j] = 1
+            diagonal[j] = float((self._operator @ e)[j])
+        w = self._w.double().cpu()
+        for draws, row in zip(self.draws, (diagonal, diagonal * w.square()), strict=False):
+            draws.add(torch.tensor([0]), self._by_part(row)[None])
+
+    def _by_part(self, row: Tensor) -> Tensor:
+        return torch.stack([row[self.risk.layout[name]].sum() for name in self._parts]).cpu()
+
+    def _direction(self, kind: int) -> Tensor:
+        """z, or z ⊙ w made as long as z, so that the same steps suit it."""
+        z = rademacher(self._operator, self._generator) * self._mask
+        return z * self._w * self._unit if kind else z
+
+    def _factor(self, kind: int) -> float:
+        return self._unit**2 if kind else 1.0
+
+    def _settle(self, kind: int) -> None:
         few = self.risk.few(next(iter(self.risk.batches)), _COMPARED)
-        probes = [rademacher(self._operator, self._generator) for _ in range(_PROBES)]
-        exact = torch.tensor([_form(self._operator, few, z) for z in probes]).double()
-        center = _center(self.risk, few)
-        errors: dict[float, float] = {}
-        for h in _STEPS:
-            found = torch.tensor([_by_outputs(self.risk, few, z, h, center) for z in probes])
-            error = float((found.double() - exact).square().mean().sqrt())
-            errors[h] = error if math.isfinite(error) else math.inf
-            best = min(errors, key=lambda h: errors[h])
-            if len(errors) > 1 and errors[best] <= _ALLOWED * float(exact.std()):
-                return best
-        return None
-
-
-def _form(operator: RiskOperator, batch: Any, z: Tensor) -> float:
-    return float(dot(z, operator.term(batch) @ z))
-
-
-def _center(risk: EmpiricalRisk, batch: Any) -> tuple[list[Tensor], list[Tensor]]:
-    """f(w) and ∂ℓ/∂f of a batch, by its micro-batches."""
-    assert risk.loss is not None
-    outputs, r = [], []
-    with risk.evaluating(), torch.no_grad():
-        for part in risk.parts(batch):
-            outputs.append(risk.outputs(part))
-            r.append(risk.loss.gradient(outputs[-1], part[1]).double())
-    return outputs, r
-
-
-def _by_outputs(
-    risk: EmpiricalRisk,
-    batch: Any,
-    z: Tensor,
-    h: float,
-    center: tuple[Sequence[Tensor], Sequence[Tensor]],
-) -> float:
-    outputs, r = center
-
-    def forward() -> list[Tensor]:
-        return [risk.outputs(part) for part in risk.parts(batch)]
-
-    with risk.evaluating(), torch.no_grad():
-        differences = second_difference(forward, risk.leaves, risk.split(z), h=h, center=outputs)
-        total = sum(float((a * b).sum()) for a, b in zip(r, differences, strict=True))
-    return total * risk.scale
+        probes = [self._direction(kind) for _ in range(_PROBES)]
+        term = self._operator.term(few)
+        exact = torch.stack([z.double() @ (term @ z).double() for z in probes]).cpu()
+        self._differences[kind].settle(few, probes, exact)

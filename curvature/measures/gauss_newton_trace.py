@@ -6,16 +6,17 @@ orthogonal columns, the scaled eigenvectors of Λ, makes the least of the cross 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from curvature.derivatives.memory import is_out_of_memory
 from curvature.derivatives.per_example import Recording, distrusted, record
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
+from curvature.empirical_risk.shortage import halve_micro_batch
 from curvature.measures.draws import Draws
 
 _AT_ONCE = 64  # examples of a forward pass; more are slower on a CPU
@@ -27,12 +28,20 @@ _AGAIN = 32  # second draws there must be at least
 
 
 class GaussNewtonTrace:
-    """A growing estimate of tr(G); a unit of its draws is an example, or a few together."""
+    """A growing estimate of tr(G); a unit of its draws is an example, or a few together.
+
+    ``scaled``: of Σ w_j² G_jj too, in ``draws[1]``; then no rule applies, and few are together.
+    """
 
     cost = 1.5  # gradients that a pass takes, as measured on a ResNet-20
 
     def __init__(
-        self, risk: EmpiricalRisk, generator: torch.Generator, *, exact: bool = False
+        self,
+        risk: EmpiricalRisk,
+        generator: torch.Generator,
+        *,
+        exact: bool = False,
+        scaled: bool = False,
     ) -> None:
         assert risk.loss is not None
         assert risk.loss.root_product is not None
@@ -40,8 +49,9 @@ class GaussNewtonTrace:
         self._root = risk.loss.root_product
         self._generator = generator
         self._names = list(risk.params)
-        self._avoid, self.rest = self._checked()
         self.exact = exact
+        self._scaled = scaled
+        self._avoid, self.rest = self._checked()
         self._together = _TOGETHER if self.rest and not exact else 1
         sizes = [examples(batch) for batch in risk.batches]
         self._units = [  # of every batch: the rows of each of its units
@@ -49,7 +59,7 @@ class GaussNewtonTrace:
             for n in sizes
         ]
         count = sum(map(len, self._units))
-        self.draws = Draws(count, len(self._names), generator)
+        self.draws = [Draws(count, len(self._names), generator) for _ in range(1 + scaled)]
         self._least = max(_FIRST_BUDGET, _AGAIN / count)
 
     @property
@@ -57,52 +67,66 @@ class GaussNewtonTrace:
         """What is done, for the record."""
         if self.exact:
             return "tr(G) exactly"
-        few = f", {_TOGETHER} examples at a time for {_listed(self.rest)}" if self.rest else ""
+        which = f" for {_listed(self.rest)}" if len(self.rest) < len(self._names) else ""
+        few = f", {_TOGETHER} examples at a time{which}" if self.rest else ""
         return f"tr(G) by signs{few}"
 
     @property
     def passes(self) -> float:
         """Backward passes over all examples so far."""
-        return self.draws.per_unit
+        return self.draws[0].per_unit
 
-    def value(self) -> float:
-        """tr(G)."""
-        return self.draws.value * self.risk.scale
+    def value(self, kind: int = 0) -> float:
+        """tr(G), or Σ w_j² G_jj."""
+        return self.draws[kind].value * self.risk.scale
 
-    def variance(self) -> float:
+    def variance(self, kind: int = 0) -> float:
         """Of the signs, not of the examples."""
-        return self.draws.variance() * self.risk.scale**2
+        return 0.0 if self.exact else self.draws[kind].variance() * self.risk.scale**2
 
-    def sampling_error(self) -> float:
-        """The standard error of tr(G) if the examples are a sample: their spread / √N."""
-        sums = self.draws.means.sum(1)
-        return float(sums.std()) * len(sums) ** 0.5 * self.risk.scale if len(sums) > 1 else math.inf
+    def by_unit(self, kind: int = 0) -> Tensor:
+        """What each unit adds to the value."""
+        return self.draws[kind].means.sum(1) * self.risk.scale
 
-    def blocks(self) -> dict[str, float]:
-        """The trace of each parameter's own block."""
-        sums = self.draws.means.sum(0) * self.risk.scale
-        return dict(zip(self._names, sums.tolist(), strict=True))
+    @property
+    def unit_sizes(self) -> list[int]:
+        """How many examples each unit holds, in order."""
+        return [len(rows) for batch in self._units for rows in batch]
 
-    def budget_for(self, variance: float) -> float:
+    def blocks(self) -> tuple[dict[str, float], dict[str, float]]:
+        """The trace of each parameter's own block, and its variance."""
+        sums = self.draws[0].means.sum(0) * self.risk.scale
+        variances = self.draws[0].column_variances() * self.risk.scale**2
+        if self.exact:
+            variances = torch.zeros_like(sums)
+        return (
+            dict(zip(self._names, sums.tolist(), strict=True)),
+            dict(zip(self._names, variances.tolist(), strict=True)),
+        )
+
+    def budget_for(self, variance: float, kind: int = 0) -> float:
         """The budget at which the estimate's variance would come down to ``variance``."""
-        low = high = self.draws.budget
-        while self.draws.variance(high) * self.risk.scale**2 > variance and high < low + 1:
+        draws = self.draws[kind]
+        low = high = draws.budget
+        while draws.variance(high) * self.risk.scale**2 > variance and high < low + 1:
             high = 1.05 * high + 0.02
         return high
 
     def advance(self, budget: float | None = None) -> None:
         """One draw for each unit the first time; then as many more as the budget adds."""
-        draws = self.draws
+        draws = self.draws[0]
         if not draws.per_unit:
             spread = torch.zeros(len(draws.share), dtype=torch.float64)
             self._draw(torch.ones_like(draws.counts), lambda units, s: spread.__setitem__(units, s))
             if self.exact:
                 return
-            draws.weigh(spread)
+            for each in self.draws:
+                each.weigh(spread)
             budget = self._least
         assert budget is not None
         missing = draws.missing(budget)
-        draws.budget = budget
+        for each in self.draws:
+            each.budget = budget
         for number in range(int(missing.max())):
             self._draw((missing > number).long(), lambda units, s: None)
 
@@ -114,8 +138,9 @@ class GaussNewtonTrace:
                 chosen = wanted[first : first + len(rows)].nonzero()[:, 0].tolist()
                 for few in _chunks(chosen, self._examples_at_once // self._together):
                     units = torch.tensor(few) + first
-                    values, size = self._visit(batch, [i for unit in few for i in rows[unit]])
-                    self.draws.add(units, values)
+                    values, size = self._visit_all(batch, [rows[unit] for unit in few])
+                    for draws, columns in zip(self.draws, values, strict=True):
+                        draws.add(units, columns)
                     tell(units, size)
                 first += len(rows)
 
@@ -126,10 +151,24 @@ class GaussNewtonTrace:
             return self._together
         return min(_AT_ONCE, self.risk.micro_batch or _AT_ONCE)
 
+    def _visit_all(self, batch: Any, units: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """``_visit`` of these units; of half as many at a time where memory runs out."""
+        try:
+            return self._visit(batch, [i for unit in units for i in unit])
+        except RuntimeError as error:
+            if len(units) == 1 or not is_out_of_memory(error):
+                raise
+        if self._examples_at_once > len(units) // 2 * self._together:
+            self.risk.micro_batch = min(self._examples_at_once, self.risk.largest_part)
+            halve_micro_batch(self.risk)
+        middle = len(units) // 2
+        halves = [self._visit_all(batch, half) for half in (units[:middle], units[middle:])]
+        return torch.cat([v for v, _ in halves], 1), torch.cat([size for _, size in halves])
+
     def _visit(
         self, batch: Any, rows: list[int], signs: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """‖∂(v_iᵀf_i)/∂θ‖², a row for each unit and a column for each θ; and ‖v‖² of other signs.
+        """‖∂(v_iᵀf_i)/∂θ‖² (kinds, units, number of θ), and each unit's ‖v‖² of other signs.
 
         The latter is tr Λ_i in an eigenbasis, and independent of the draw in any.
         """
@@ -144,9 +183,9 @@ class GaussNewtonTrace:
             )
         if recording.rest and self._together == 1 and len(rows) > 1:
             singles = [self._visit(batch, [i], s[None]) for i, s in zip(rows, signs, strict=True)]
-            return torch.cat([v for v, _ in singles]), torch.cat([size for _, size in singles])
-        units = 1 if recording.rest else len(rows)
-        total = torch.zeros(units, len(self._names), dtype=torch.float64)
+            return torch.cat([v for v, _ in singles], 1), torch.cat([size for _, size in singles])
+        units = 1 if recording.rest or self._together > 1 else len(rows)
+        total = torch.zeros(len(self.draws), units, len(self._names), dtype=torch.float64)
         if self.exact:
             for v in self._columns(f.detach(), part[1]):
                 total += self._squares(recording, v, units)
@@ -163,20 +202,22 @@ class GaussNewtonTrace:
             yield from self._root(f, targets, e.view(-1, 1, *f.shape[1:]).expand(-1, *f.shape))
 
     def _squares(self, recording: Recording, v: Tensor, units: int) -> Tensor:
-        apart, together = recording.squared_norms(v, retain_graph=self.exact)
-        nothing = torch.zeros(units, dtype=torch.float64, device=v.device)
+        apart, together = recording.squared_norms(v, retain_graph=self.exact, scaled=self._scaled)
+        nothing = torch.zeros(len(self.draws), units, dtype=torch.float64, device=v.device)
         columns = [
-            together[name].expand(1)
+            together[name].double().view(-1, 1)
             if name in together
-            else apart[name].double().view(units, -1).sum(1)
+            else apart[name].double().view(1, units, -1).sum(2)
             if name in apart
             else nothing
             for name in self._names
         ]
-        return torch.stack(columns, 1).cpu()
+        return torch.stack(columns, 2).cpu()
 
     def _checked(self) -> tuple[set[str], list[str]]:
         """The parameters whose rule fails on a few examples, and all that have none."""
+        if self._scaled:
+            return set(self._names), self._names
         batch = next(iter(self.risk.batches))
         rows = list(range(min(_FEW, examples(batch))))
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from curvature.display import Shown
 from curvature.linalg.hutchinson import student
 
 
-@dataclass(frozen=True)
-class MeasuredTrace:
+@dataclass(frozen=True, repr=False)
+class MeasuredTrace(Shown):
     """A trace, and how far it is off: ``standard_error`` by random signs and probes.
 
     ``sampling_error`` is that of the examples seen as a sample, the signs' share included.
     ``passes`` over all examples: gradients of all, or probes. ``blocks``: each parameter's share.
+    ``scale_invariant``: Σ_i w_i² H_ii, where it was asked for.
     """
+
+    _error = "standard_error"
+    _brief = ("method",)
 
     value: float
     standard_error: float
@@ -24,6 +29,8 @@ class MeasuredTrace:
     method: str
     sampling_error: float | None = None
     blocks: dict[str, float] | None = field(default=None, repr=False)
+    block_errors: dict[str, float] | None = field(default=None, repr=False)
+    scale_invariant: MeasuredTrace | None = None
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Student's interval for what the standard error covers."""

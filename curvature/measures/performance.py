@@ -8,15 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curvature.display import Shown
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.outputs import logits_in
 from curvature.losses import Loss
 
 BINS = 15  # of equal width in confidence (Guo et al. 2017)
 
 
-@dataclass(frozen=True)
-class Performance:
+@dataclass(frozen=True, repr=False)
+class Performance(Shown):
     """``loss`` is L(w); accuracy and calibration are None for what is no classification."""
+
+    _brief = ("loss", "accuracy", "calibration_error", "examples")
 
     loss: float
     examples: int
@@ -38,8 +42,8 @@ def performance(risk: EmpiricalRisk) -> Performance:
     if risk.loss is not None:
         with risk.evaluating(), torch.no_grad():
             for part in risk.all_parts():
-                outputs, targets = risk.outputs(part), part[1]
-                if not _is_classification(outputs, targets):
+                outputs, targets = logits_in(risk.predictions(part)), part[1]
+                if outputs is None or not _is_classification(outputs, targets):
                     break
                 found.append(_confidence_and_hit(outputs, targets))
     survey = risk.survey

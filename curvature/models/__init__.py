@@ -11,6 +11,7 @@ from torch import nn
 
 from curvature import names
 from curvature.models.checks import at_least
+from curvature.models.huggingface import huggingface, usual_loss
 from curvature.models.mlp import cnn, mlp
 from curvature.models.resnet import resnet20, resnet32, resnet56
 from curvature.models.vgg import vgg11, vgg16, vgg19
@@ -18,6 +19,7 @@ from curvature.models.vit import vit_small, vit_study
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": cnn,
+    "hf": huggingface,
     "mlp": mlp,
     "resnet20": resnet20,
     "resnet32": resnet32,
@@ -64,15 +66,32 @@ def build(
             f"`{spec.name}` is a {type(factory).__name__} itself; name a function or a class that "
             "makes one."
         )
-    if spec.directory is not None:
-        raise ValueError(
-            f"`{spec.directory}` in `{spec_text}` is not an option; a model's are key=value."
-        )
-    keywords = _keywords(factory, spec, {"input_shape": input_shape, "classes": classes})
-    model = _seeded(lambda: factory(**keywords), generator)
+    place = _place(factory, spec)
+    known = {"input_shape": input_shape, "classes": classes, "path": place}
+    keywords = _keywords(factory, spec, known)
+    with names.named(factory, f"model `{spec.name}`"):
+        model = _seeded(lambda: factory(**keywords), generator)
     if not isinstance(model, nn.Module):
         raise TypeError(f"`{spec.name}` gave a {type(model).__name__}, not a torch.nn.Module.")
     return model
+
+
+def loss_of(spec_text: str) -> str | None:
+    """The loss that a model's kind is trained with, where that is known."""
+    spec = names.parse(spec_text, MODELS)
+    return usual_loss(spec.directory) if spec.name == "hf" and spec.directory else None
+
+
+def _place(factory: Callable[..., nn.Module], spec: names.Spec) -> str | None:
+    """The directory in the name, for the one kind of model that is read from one."""
+    takes = spec.name in MODELS and "path" in inspect.signature(factory).parameters
+    if spec.directory is not None and not takes:
+        raise ValueError(
+            f"`{spec.directory}` in `{spec}` is not an option; a model's are key=value."
+        )
+    if takes and spec.directory is None:
+        raise ValueError(f"The model `{spec.name}` needs its folder: write {spec.name}:DIR.")
+    return spec.directory
 
 
 def _keywords(

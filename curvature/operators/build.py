@@ -15,9 +15,14 @@ from torch import Tensor, nn
 from curvature.derivatives.products import custom_functions, gradient
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.differences import check_custom_functions
+from curvature.empirical_risk.kernels import FusedCalls
+from curvature.empirical_risk.nested import joined
 from curvature.linalg.operator import dot, norm
-from curvature.operators.kinds import Kind, product
+from curvature.operators.differences import Differences
+from curvature.operators.kinds import Kind, hides_outputs, product
 from curvature.operators.risk_operator import RiskOperator
+
+_FUSED = "attention is computed by the plain kernel: the fused ones have no second derivative"
 
 
 def hessian(
@@ -28,6 +33,7 @@ def hessian(
     weight_decay: float = 0.0,
     memory: float | None = None,
     plain: bool = False,
+    differences: bool = False,
     **options: Any,
 ) -> RiskOperator:
     """H = ∇²L, plus ``weight_decay`` on the diagonal. Options are those of `EmpiricalRisk`.
@@ -35,7 +41,11 @@ def hessian(
     ``loss``: a name, a callable of (outputs, targets), or a whole ``loss(model, batch)``.
     ``memory``: bytes for graphs kept between products; by default a quarter of what is free.
     ``plain``: autograd twice as it is, so the same digits each time; else the fastest way found.
+    ``differences``: of the gradient, where a smooth network has no second derivative in PyTorch.
     """
+    if differences:
+        risk = _risk("hessian", model, loss, data, options)
+        return _by_differences(risk, weight_decay)
     return _operator("hessian", model, loss, data, weight_decay, options, memory, plain)
 
 
@@ -77,14 +87,7 @@ def _operator(
     memory: float | None = None,
     plain: bool = False,
 ) -> RiskOperator:
-    if isinstance(model, EmpiricalRisk):
-        if loss is not None or data is not None or options:
-            raise TypeError("A risk already has its loss, data and options; pass the risk alone.")
-        risk = model
-    elif loss is None or data is None:
-        raise TypeError(f"`{kind}` takes a risk, or a model with `loss` and `data`.")
-    else:
-        risk = EmpiricalRisk(model, loss, data, **options)
+    risk = _risk(kind, model, loss, data, options)
     if kind != "hessian" and risk.loss is None:
         raise ValueError(
             f"`{kind}` needs the outputs and targets apart, and this loss takes (model, batch) "
@@ -96,13 +99,41 @@ def _operator(
     return operator
 
 
+def _risk(kind: Kind, model: Any, loss: Any, data: Any, options: dict[str, Any]) -> EmpiricalRisk:
+    if isinstance(model, EmpiricalRisk):
+        if loss is not None or data is not None or options:
+            raise TypeError("A risk already has its loss, data and options; pass the risk alone.")
+        return model
+    if loss is None or data is None:
+        raise TypeError(f"`{kind}` takes a risk, or a model with `loss` and `data`.")
+    return EmpiricalRisk(model, loss, data, **options)
+
+
+def _by_differences(risk: EmpiricalRisk, weight_decay: float) -> RiskOperator:
+    risk.survey  # noqa: B018 (its refusals come before any product)
+    with risk.evaluating():
+        part = risk.few(next(iter(risk.batches)))
+        differences = Differences(risk, part)
+    return RiskOperator(risk, "hessian", diagonal=weight_decay, differences=differences)
+
+
 def _check_products(operator: RiskOperator) -> None:
     """Apply the product twice, and both ways, on a few examples: uᵀAv = vᵀAu, twice the same."""
     risk = operator.risk
     u, v = _random_vectors(risk)
     with risk.evaluating():
         part = risk.few(next(iter(risk.batches)))
-        custom = custom_functions(risk.loss_sum(part))
+        if operator.kind != "hessian" and hides_outputs(risk, part):
+            raise ValueError(
+                f"The loss takes more of the network than the tensors found in its outputs, so "
+                f"`{operator.kind}` isn't known. Let the model return tuples, dicts or dataclasses "
+                "of tensors, or use `hessian`."
+            )
+        with FusedCalls() as calls:
+            value = risk.loss_sum(part)
+        if calls.attention and _FUSED not in risk.notes:
+            risk.notes += (_FUSED,)
+        custom = custom_functions(value)
 
         def apply(x: Tensor) -> Tensor:
             return risk.flatten(product(operator.kind, risk, part, risk.split(x)))
@@ -136,7 +167,7 @@ def _rounding(risk: EmpiricalRisk, part: Any) -> float:
     if risk.loss is None:
         return 0.0
     with risk.evaluating():
-        outputs = risk.outputs(part)
+        outputs = joined(risk.predictions(part))
         generator = torch.Generator().manual_seed(0)
         signs = torch.randint(2, outputs.shape, generator=generator).to(outputs) * 2 - 1
         Js = risk.flatten(gradient((outputs * signs).sum(), risk.leaves))

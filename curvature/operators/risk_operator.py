@@ -7,21 +7,28 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from curvature.derivatives.fold import OtherOrderError
 from curvature.derivatives.memory import free_memory, is_out_of_memory
 from curvature.derivatives.products import Product
+from curvature.display import html_table, text
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.described import in_a_line
 from curvature.empirical_risk.shortage import halve_micro_batch
 from curvature.linalg import LinearOperator
+from curvature.operators.differences import Differences
 from curvature.operators.graphs import Graphs
 from curvature.operators.kinds import Kind, linearized
 from curvature.operators.ways import PLAIN, Way, fastest
 
 SHARE = 0.25  # of the free memory that kept graphs may take
 
+_KINDS: dict[Kind, str] = {
+    "hessian": "Hessian H",
+    "ggn": "Gauss–Newton matrix G",
+    "functional_hessian": "Functional Hessian H−G",
+}
 _Products = Callable[[list[Tensor]], Iterator[list[Tensor]]]  # of each micro-batch
 
 
@@ -36,12 +43,17 @@ class RiskOperator(LinearOperator):
         diagonal: float = 0.0,
         memory: float | None = None,
         plain: bool = False,
+        differences: Differences | None = None,
     ) -> None:
         self.risk = risk
         self.kind = kind
         self.diagonal = diagonal  # the weight decay that is counted in
         self.memory = memory  # bytes that graphs may take; None: a share of what is free
-        self.way: Way | None = PLAIN if plain else None  # else the first product chooses one
+        self.differences = differences  # in place of autograd twice
+        self.reserved = 0.0  # of memory, for the micro-batch at work beside those that are kept
+        self.way: Way | None = (
+            PLAIN if plain or differences else None
+        )  # else the first product chooses one
         self.method = PLAIN.name  # of the last product
         super().__init__(
             self._over_all_batches,
@@ -51,10 +63,29 @@ class RiskOperator(LinearOperator):
             terms=_Terms(self),
         )
 
+    def __repr__(self) -> str:
+        what = in_a_line(self.risk.described)
+        return f"{_KINDS[self.kind]}, {self.size:,} × {self.size:,}: {what}"
+
+    def _repr_html_(self) -> str:
+        about = {"matrix": f"{self.size:,} × {self.size:,}", **self.risk.described}
+        if self.diagonal:
+            about["weight decay counted in"] = text(self.diagonal)
+        return html_table(_KINDS[self.kind], {**about, "products": self.method})
+
     @property
     def budget(self) -> float:
         """Bytes that kept graphs may take."""
-        return SHARE * free_memory(self.device) if self.memory is None else self.memory
+        if self.memory is None:
+            return SHARE * free_memory(self.device)
+        return max(self.memory - self.reserved, 0.0)
+
+    def choose_way(self) -> Way:
+        """Look for the fastest way once; what the first product does by itself."""
+        if self.way is None:
+            with self.risk.evaluating():
+                self.way = fastest(self.risk, self.kind)
+        return self.way
 
     def term(self, batch: Any) -> LinearOperator:
         """One batch's share of the whole: its weight is inside."""
@@ -70,6 +101,9 @@ class RiskOperator(LinearOperator):
         of what is free), so that a product costs the second backward pass alone; the others build
         it anew for each product.
         """
+        if self.differences is not None:
+            yield self
+            return
         graphs = Graphs(self.risk, self._linearized, self.budget)
 
         def matvec(v: Tensor) -> Tensor:
@@ -102,12 +136,11 @@ class RiskOperator(LinearOperator):
         ``give_up`` frees what is kept and keeps no more; False where that is nothing.
         """
         v = v.detach()
+        self.choose_way()
         with self.risk.evaluating():
-            if self.way is None:
-                self.way = fastest(self.risk, self.kind)
             while (total := self._attempt(products, v, give_up)) is None:
                 pass
-        self.method = self.way.name
+        self.method = self.differences.description if self.differences else self.choose_way().name
         return total.add_(v, alpha=diagonal)
 
     def _attempt(
@@ -129,13 +162,18 @@ class RiskOperator(LinearOperator):
 
     def _sum(self, products: _Products, v: Tensor) -> Tensor:
         assert self.way is not None
-        total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
+        total: Tensor | None = None  # made after the first product: its peak is without it
         with self.way.taken():
             for each in products(self.risk.split(v)):
-                total += self.risk.flatten(each)
+                flat = self.risk.flatten(each)
+                total = flat if total is None else total.add_(flat)
+        assert total is not None
         return total.mul_(self.risk.scale)
 
     def _each(self, parts: Callable[[], Iterator[Any]], v: list[Tensor]) -> Iterator[list[Tensor]]:
+        if self.differences is not None:
+            yield self.differences.product(parts, v)
+            return
         for part in parts():
             yield self._linearized(part)(v)
 

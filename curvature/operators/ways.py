@@ -17,6 +17,7 @@ from torch import Tensor
 
 from curvature.derivatives.fold import NOTHING, Folding, has_convolutions, recorded
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.nested import joined
 from curvature.linalg.operator import norm
 from curvature.operators.kinds import Kind, product
 
@@ -102,7 +103,7 @@ def _value(risk: EmpiricalRisk, part: Any) -> Tensor:
     if risk.loss is None:
         return risk.loss_sum(part).detach()
     with torch.no_grad():
-        return risk.outputs(part)
+        return joined(risk.predictions(part))
 
 
 def _agree(found: list[Tensor], reference: list[Tensor], dtype: torch.dtype) -> bool:

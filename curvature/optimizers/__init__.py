@@ -15,6 +15,7 @@ from curvature.optimizers.sam import SAM
 from curvature.optimizers.sgd import SGD
 from curvature.optimizers.smoothness import FORMULAS
 from curvature.optimizers.step import ClosureOptimizer, Params, StepReport
+from curvature.optimizers.threshold import Threshold, stability_threshold
 
 __all__ = [
     "OPTIMIZERS",
@@ -26,8 +27,10 @@ __all__ = [
     "Based",
     "ClosureOptimizer",
     "StepReport",
+    "Threshold",
     "build",
     "closure",
+    "stability_threshold",
 ]
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {

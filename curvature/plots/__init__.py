@@ -8,6 +8,7 @@ from typing import Any
 
 from curvature.plots.comparison import comparison
 from curvature.plots.heatmap import heatmap
+from curvature.plots.networks import networks
 from curvature.plots.output import FORMATS, caption_of, figure_bytes
 from curvature.plots.relation import relation
 from curvature.plots.sensitivity import sensitivity
@@ -16,6 +17,7 @@ from curvature.plots.training_curves import training_curves
 FIGURES: dict[str, Callable[..., Any]] = {
     "heatmap": heatmap,
     "comparison": comparison,
+    "networks": networks,
     "sensitivity": sensitivity,
     "relation": relation,
     "training_curves": training_curves,
@@ -28,6 +30,7 @@ __all__ = [
     "comparison",
     "figure_bytes",
     "heatmap",
+    "networks",
     "relation",
     "sensitivity",
     "training_curves",

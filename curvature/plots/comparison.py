@@ -1,14 +1,16 @@
 """Optimizers side by side at their best settings: a point for each seed, the mean, its interval."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from curvature.plots import style
-from curvature.plots.scales import set_value_scale
+from curvature.plots.scales import LOG_FROM, set_value_scale
 from curvature.plots.text import FONT
 
 COLUMNS = ("run.optimizer", "metric", "value", "n", "status")
 METRICS = ("accuracy", "trace", "eigmax")
+BY_FACTORS = ("trace", "eigmax")
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -56,7 +58,7 @@ def _draw_panel(axes: Any, rows: Rows, optimizers: Sequence[Any]) -> None:
             if row.get("run") is None:
                 _draw_mean(axes, x + 0.2, row, colour, factor)
     values = [row["value"] * factor for row in rows if row.get("value") is not None]
-    set_value_scale(axes.yaxis, values)
+    set_value_scale(axes.yaxis, values, log_from=_log_from(rows))
     if not values:
         style.say_nothing_is_left(axes)
     labels = [style.look(name, optimizers)[0] for name in optimizers]
@@ -74,11 +76,20 @@ def _draw_mean(axes: Any, x: float, row: Mapping[str, Any], colour: str, factor:
         return
     y = row["value"] * factor
     if row.get("low") is not None and row.get("high") is not None:
-        ends = [row["low"] * factor, row["high"] * factor]
+        most = factor if row.get("metric") == "accuracy" else math.inf  # a t-interval may pass it
+        ends = [min(row["low"] * factor, most), min(row["high"] * factor, most)]
         axes.plot(
             [x, x], ends, color=colour, linewidth=1.2, solid_capstyle="butt", label="_interval"
         )
     axes.plot([x - 0.1, x + 0.1], [y, y], color=style.INK, linewidth=1.4, label="_mean")
+
+
+def _log_from(rows: Rows) -> float:
+    """Positive curvatures are compared by factors: an interval over decades is drawn on them."""
+    ends = [row[end] for row in rows for end in ("value", "low", "high") if row.get(end)]
+    if rows[0]["metric"] not in BY_FACTORS or not ends or min(ends) <= 0:
+        return LOG_FROM
+    return 0.0 if max(ends) > LOG_FROM / 10 * min(ends) else LOG_FROM
 
 
 def _spread(i: int, n: int) -> float:

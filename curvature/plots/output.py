@@ -13,10 +13,15 @@ def caption_of(figure: Any) -> str:
     return str(figure.get_label())
 
 
-def figure_bytes(figure: Any, kind: str, *, transparent: bool = False) -> bytes:
-    """The figure as png, svg or pdf: the same bytes for the same table; fonts as text."""
+def require_format(kind: str) -> None:
+    """Refuse another format than png, svg and pdf."""
     if kind not in FORMATS:
         raise ValueError(f"A figure is written as {', '.join(FORMATS)}, not `{kind}`.")
+
+
+def figure_bytes(figure: Any, kind: str, *, transparent: bool = False) -> bytes:
+    """The figure as png, svg or pdf: the same bytes for the same table; fonts as text."""
+    require_format(kind)
     from matplotlib import rc_context
 
     settings: Any = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "curvature"}

@@ -22,8 +22,9 @@ def set_value_scale(axis: Any, values: Sequence[float], *, log_from: float = LOG
         _set_scale(axis, scale)
     if scale == "log":
         decades = math.log10(max(values)) - math.log10(min(values))
-        axis.set_major_locator(LogLocator(numticks=6))
-        axis.set_minor_locator(NullLocator() if decades > 6 else LogLocator(subs=[2, 5]))
+        few = decades < 1.5  # powers of ten alone would label one tick or none
+        axis.set_major_locator(LogLocator(subs=[1, 2, 5] if few else [1], numticks=6))
+        axis.set_minor_locator(NullLocator() if decades > 6 or few else LogLocator(subs=[2, 5]))
         axis.set_minor_formatter(NullFormatter())
     elif scale == "symlog":
         axis.set_major_locator(_SymmetricTicks(sizes, values).locator())

@@ -26,12 +26,14 @@ METRICS = {
     "weight_norm": "‖w‖",
     "gradient_norm": "‖∇L‖",
     "trace": "Tr(H)",
+    "scale_invariant_trace": "Σ w² H_ii",
     "eigmax": "λ_max(H)",
     "eigmin": "λ_min(H)",
     "eigenvalue": "λ(H)",
 }
 
 _MATHEMATICS = {
+    "trace": r"$\mathrm{Tr}(H)$",
     "eigmax": r"$\lambda_{\max}(H)$",
     "eigmin": r"$\lambda_{\min}(H)$",
     "weight_norm": r"$\Vert w\Vert$",

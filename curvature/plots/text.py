@@ -58,10 +58,33 @@ def sentence(text: str) -> str:
 
 def shown(text: Any) -> str:
     """A stranger's text fit to be drawn: no mathematics, no control characters, not too long."""
-    known = _glyphs()
-    plain = "".join(c if ord(c) in known and c.isprintable() else "?" for c in str(text))
+    plain = _drawable(text)
     plain = plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
     return plain.replace("$", r"\$")
+
+
+def told_apart(names: Sequence[str], longest: int = 30) -> list[str]:
+    """Names fit to be drawn, shortened in their middle as far as they stay different.
+
+    >>> told_apart(["experiments/of/the/last/summer/sgd.pt", "b"])
+    ['experiments/of…st/summer/sgd.pt', 'b']
+    """
+    plain = [_drawable(name) for name in names]
+    for length in (longest, 30, 45, 60, 90):
+        short = [_without_middle(name, max(length, longest)) for name in plain]
+        if len(set(short)) == len(set(plain)):
+            break
+    return [name.replace("$", r"\$") for name in short]
+
+
+def _without_middle(name: str, longest: int) -> str:
+    half = longest // 2
+    return name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def _drawable(text: Any) -> str:
+    known = _glyphs()
+    return "".join(c if ord(c) in known and c.isprintable() else "?" for c in str(text))
 
 
 def wrapped(text: str, width: float) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from curvature import statistics
 from curvature.report import figures, sections
 
 
@@ -21,7 +22,8 @@ def render(
     """
     from jinja2 import Environment, StrictUndefined
 
-    table = [dict(row) for row in rows]
+    given = [dict(row) for row in rows]
+    table = [row for row in given if not statistics.is_tracked(row)]
     if not table:
         raise ValueError("There is nothing to report: the table is empty.")
     best = sections.best_settings(table, on)
@@ -39,6 +41,8 @@ def render(
         provenance=sections.provenance(table),
         heatmaps=figures.heatmaps(table, on),
         comparisons=figures.comparisons(table, best, on),
-        curves=figures.curves([dict(row) for row in histories], best),
+        curves=figures.curves(
+            [*(dict(row) for row in histories), *statistics.along_training(given)], best
+        ),
         commands=list(commands),
     )

@@ -64,6 +64,7 @@ class Checkpoint:
     status: str = "done"
     format: int = FORMAT
     notes: tuple[str, ...] = ()
+    folder: str | None = None  # of save_pretrained, which says the model too
 
     @cached_property
     def hash(self) -> str:
@@ -103,7 +104,8 @@ def load_checkpoint(path: str | os.PathLike[str], *, weights: str = "auto") -> C
         state, notes = find_weights(found, weights)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {str(error).rstrip('.')}.") from None
-    return Checkpoint(state, status="unknown", notes=(*contents.notes, *notes))
+    folder = str(path) if path.is_dir() else None
+    return Checkpoint(state, status="unknown", notes=(*contents.notes, *notes), folder=folder)
 
 
 def export_safetensors(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:

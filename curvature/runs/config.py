@@ -11,6 +11,8 @@ from curvature.runs.fields import checked, option
 
 FORMAT = 1  # of the ids: raise it when a field changes its meaning
 
+_COMPILE = "--compile/--no-compile"
+_FLOAT32 = 3.4e38  # more is infinite in a network's precision
 _SEEDS = 2**63  # what a torch.Generator takes
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -77,12 +79,12 @@ class RunConfig(_Hashed):
     optimizer: str = option(
         "sgd", "sgd, msgd, adam, sam, sa-sgd, sa-sam (see `curv optimizers`), or module:class."
     )
-    lr: float = option(0.1, "Learning rate η (for sa-sgd and sa-sam: η₀).", above=0)
+    lr: float = option(0.1, "Learning rate η (for sa-sgd and sa-sam: η₀).", above=0, below=_FLOAT32)
     weight_decay: float = option(
-        0.0, "Weight decay λ: adds λw to the gradient that descends.", least=0
+        0.0, "Weight decay λ: adds λw to the gradient that descends.", least=0, below=_FLOAT32
     )
     rho: float | None = option(
-        None, "Radius ρ of the ascent step (sam; its default is 0.05).", least=0
+        None, "Radius ρ of the ascent step (sam; its default is 0.05).", least=0, below=_FLOAT32
     )
     sa_variant: str = option(
         "poster",
@@ -106,11 +108,11 @@ class RunConfig(_Hashed):
         "float32, or bfloat16 autocast (norms stay in float32).",
         choices=("float32", "bfloat16"),
     )
+    compile: bool = option(
+        False, "Compile the steps: alike but for rounding.", flag=_COMPILE, in_id=False
+    )
     seed: int = option(
-        0,
-        "Seed of the initial weights, of the order of the data, and the rest.",
-        least=0,
-        below=_SEEDS,
+        0, "Seed of the initial weights, the order of the data, the rest.", least=0, below=_SEEDS
     )
 
     def __post_init__(self) -> None:
@@ -151,9 +153,14 @@ class AnalysisConfig(_Hashed):
         choices=("auto", "split", "hutchinson", "exact"),
     )
     trace_rtol: float = option(0.01, "Stop Tr(H) at this relative standard error.", above=0)
+    scale_invariant: bool = option(
+        False, "Σ w_i² H_ii beside Tr(H): rescaling a layer before BatchNorm doesn't change it."
+    )
     max_passes: int = option(1000, "Stop Tr(H) after this many passes at the most.", least=8)
     eigmax: bool = option(False, "λ_max, the largest eigenvalue (algebraically).")
-    eigmax_method: str = option("lanczos", "How λ_max is found.", choices=("lanczos", "power"))
+    eigmax_method: str = option(
+        "lanczos", "How λ_max is found.", choices=("lanczos", "staged", "power")
+    )
     eigmax_rtol: float = option(1e-3, "Stop λ_max at this relative error.", above=0)
     max_products: int = option(
         200, "Stop an eigenvalue after this many products at the most.", least=1
@@ -181,14 +188,15 @@ class AnalysisConfig(_Hashed):
         "float32", "Precision of weights and products.", choices=("float32", "float64")
     )
     tf32: bool = option(False, "Allow TF32 on a GPU (less accurate).")
-    products: str = option(
-        "auto",
-        "How Hv is formed: auto looks for the fastest way, plain is autograd twice as it is.",
+    products: str | None = option(
+        None,
+        "How Hv is formed: auto looks for the fastest way, plain is autograd twice as it is (a "
+        "sweep's), differences are of the gradient (smooth networks without a second derivative).",
         in_id=False,
-        choices=("auto", "plain"),
+        choices=("auto", "plain", "differences"),
     )
     memory: str | None = option(
-        None, "Memory for graphs kept between products, 4GB say; else a quarter.", in_id=False
+        None, "Memory for products and the graphs kept between them, as 4GB.", in_id=False
     )
     micro_batch: int | None = option(None, "Examples at a time in memory.", in_id=False, least=1)
     device: str = option("auto", "auto, cpu, cuda[:i] or mps.", in_id=False)
@@ -211,12 +219,22 @@ class AnalysisConfig(_Hashed):
             ("--top", self.top > 1),
             ("--eigmin", self.eigmin),
             ("--with-weight-decay", self.with_weight_decay),
+            ("--eigmax-method staged", self.eigmax_method == "staged"),
+            ("--products differences", self.products == "differences"),
+            ("--scale-invariant", self.scale_invariant),
             (f"--trace-method {self.trace_method}", self.trace_method in ("split", "exact")),
         ):
             if theirs and asked:
                 raise ValueError(f"PyHessian takes no `{flag}`: leave that out, or the backend.")
         if self.eigmax_method == "power" and self.top > 1:
             raise ValueError("Power iteration finds one eigenvalue: `--top` takes lanczos.")
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that change the result; a measure that isn't asked for is none."""
+        values = super().identity()
+        if not self.scale_invariant:
+            del values["scale_invariant"]
+        return values
 
     @property
     def memory_bytes(self) -> float | None:
@@ -231,12 +249,16 @@ class AnalysisConfig(_Hashed):
     @property
     def wants_trace(self) -> bool:
         """Tr(H) is asked for, or nothing in particular."""
-        return self.trace or not (self.eigmax or self.eigmin or self.top > 1)
+        return (
+            self.trace or self.scale_invariant or not (self.eigmax or self.eigmin or self.top > 1)
+        )
 
     @property
     def wants_eigmax(self) -> bool:
         """λ_max or the top eigenvalues are asked for, or nothing in particular."""
-        return self.eigmax or self.top > 1 or not (self.trace or self.eigmin)
+        return (
+            self.eigmax or self.top > 1 or not (self.trace or self.scale_invariant or self.eigmin)
+        )
 
 
 def _fields(config: Any) -> tuple[Field[Any], ...]:

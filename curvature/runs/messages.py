@@ -2,6 +2,12 @@
 
 from collections.abc import Iterable
 
+GATHER = (
+    "Gather them where they were made: save get_model_state_dict(model, options="
+    "StateDictOptions(full_state_dict=True, cpu_offload=True)) of "
+    "torch.distributed.checkpoint.state_dict"
+)
+
 
 def printable(name: object) -> str:
     """A stranger's text fit for a message: one line, no control characters, not too long."""

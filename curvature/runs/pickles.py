@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import torch
 
-from curvature.runs.messages import one_line, printable
+from curvature.runs.messages import GATHER, one_line, printable
 
 REMEDY = "save its `model.state_dict()` with torch.save instead"
 LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the keys of its storages
@@ -142,6 +142,8 @@ def _why_refused(data: bytes, path: Path, error: BaseException) -> str:
     is_pickle = data[:1] == b"\x80" or complete
     if refused and is_pickle:
         named = ", ".join(f"`{printable(name)}`" for name in dict.fromkeys(refused[:3]))
+        if any(name.startswith("torch.distributed.tensor.") for name in refused):
+            return f"{path}: refused, it holds sharded tensors ({named}). {GATHER}."
         if any(name.startswith("torch.nn.modules.") for name in refused):
             return (
                 f"{path}: refused, it holds a whole pickled module ({named}), which only running "

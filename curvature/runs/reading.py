@@ -6,10 +6,11 @@ import zlib
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from curvature.runs.files import read_json, require_file
+from curvature.runs.files import read_json
 from curvature.runs.messages import printable
 from curvature.runs.pickles import load_pickle
 from curvature.runs.safetensors_format import read_safetensors
+from curvature.runs.saved_folders import architecture, require_checkpoint, weights_in
 
 _SIGNATURES = {
     b"\x89PNG": "a PNG picture",
@@ -34,7 +35,11 @@ class Contents(NamedTuple):
 
 def read(path: Path) -> Contents:
     """What the file holds; refuses, in one line, what is no checkpoint or is damaged."""
-    require_file(path, "checkpoint")
+    require_checkpoint(path)
+    if path.is_dir():
+        contents = read(weights_in(path))
+        kind = f"a save_pretrained folder of {printable(architecture(path))}"
+        return contents._replace(notes=[kind, *contents.notes])
     if path.suffix == ".json":
         return _read_shards(path)
     with path.open("rb") as file:

@@ -5,10 +5,14 @@ A row is a flat dict: one number with all that is needed to read it. An absent c
     run, analysis, metric, step, block, probe, index   the key, unique in a table (`KEY`)
     value, standard_error, sampling_error, residual    the number; errors of probes and of images
     low, high, n                                       of a statistic over n rows
+    name, low, high, wide_low, wide_high               of a comparison: whose it is, the estimate's
+                                                       interval, and that over other examples
     passes, seconds, method, converged                 what it cost, how it was got
-    products                                           how products with the Hessian were formed
+    products, products_error                           how products with the Hessian were formed;
+                                                       of differences their error, relative to ‖H‖
     status, message                                    ok, diverged (value is None) or failed; why
-    on                      test, val, train of the run's own data; else the other data's name
+    on                      test, val, train of the run's own data; else the other data's name,
+                            with the split where that isn't test
     pooled_over             kinds of examples measured as one: `corruption, severity`
     checkpoint (its path), checkpoint_hash, model, parameters, data, data_name, data_hash, split,
     examples, loss, reduction, batchnorm, weight_decay_counted, batch_size, device, dtype, tf32,
@@ -26,14 +30,26 @@ from curvature.runs.messages import printable
 
 Row = dict[str, Any]
 
+TRACKING = "tracking"  # the analysis of rows that are measured while a run goes on
 KEY = ("run", "analysis", "metric", "step", "block", "probe", "index")
-NUMBERS = ("value", "standard_error", "sampling_error", "residual", "low", "high", "n")
+NUMBERS = (
+    *("value", "standard_error", "sampling_error", "residual", "products_error"),
+    *("low", "high", "n"),
+)
 COUNTS = ("step", "passes", "seconds", "parameters", "examples", "batch_size")
 SETTINGS = ("run.lr", "run.weight_decay", "run.rho", "run.seed")
 COLUMNS = (
     *KEY,
     *NUMBERS,
-    *("passes", "seconds", "method", "products", "converged", "status", "message"),
+    *(
+        "passes",
+        "seconds",
+        "method",
+        "products",
+        "converged",
+        "status",
+        "message",
+    ),
     *("checkpoint", "checkpoint_hash", "model", "parameters", "data", "data_name", "data_hash"),
     *(
         "split",
@@ -91,9 +107,13 @@ def measured_on(data: str, split: str, own: str | None) -> str:
     'test'
     >>> measured_on("cifar10c:/data,severity=1", "test", "cifar10:/data")
     'cifar10c:severity=1'
+    >>> measured_on("cifar10:/data", "train", None)
+    'cifar10 train'
     """
     name = _portable(data)
-    return split if own is not None and name == _portable(own) else name
+    if own is not None and name == _portable(own):
+        return split
+    return name if split == "test" else f"{name} {split}"
 
 
 def _is_number(value: Any) -> bool:

@@ -19,6 +19,7 @@ __all__ = [
     "HISTORY",
     "KEY",
     "Row",
+    "Table",
     "columns",
     "read_csv",
     "read_rows",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 HISTORY = "history.jsonl"  # of training: rows too, but not results
+
+_NEEDED = "{} pandas and pyarrow: pip install 'curvature-toolkit[parquet]'."
 
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -54,7 +57,15 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     return rows
 
 
-def read_table(folder: str | os.PathLike[str]) -> list[Row]:
+class Table(list[Row]):
+    """Rows as a list of dicts, which pandas can take over."""
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame`: columns as in the files, whole numbers kept where some lack."""
+        return _frame([plain_row(row) for row in self])
+
+
+def read_table(folder: str | os.PathLike[str]) -> Table:
     """All rows in all files of rows below ``folder``, in the order of the files' names.
 
     Raises:
@@ -70,21 +81,46 @@ def read_table(folder: str | os.PathLike[str]) -> list[Row]:
         for row in read_rows(path)
     ]
     _refuse_duplicates(found)
-    return [row for row, _ in found]
+    return Table(row for row, _ in found)
 
 
 def write_parquet(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one Parquet file, for which pandas and pyarrow are needed."""
-    plain = [plain_row(row) for row in rows]
+    frame = _frame([plain_row(row) for row in rows])
+    try:
+        data = frame.to_parquet(index=False)
+    except ImportError:
+        raise ModuleNotFoundError(_NEEDED.format("Parquet needs")) from None
+    write_whole(path, lambda file: file.write(data))
+
+
+def _frame(rows: list[Row]) -> Any:
     try:
         import pandas
-
-        data = pandas.DataFrame(plain, columns=columns(plain)).to_parquet(index=False)
     except ImportError:
-        raise ModuleNotFoundError(
-            "Parquet needs pandas and pyarrow: pip install 'curvature-toolkit[parquet]'."
-        ) from None
-    write_whole(path, lambda file: file.write(data))
+        raise ModuleNotFoundError(_NEEDED.format("A data frame and Parquet need")) from None
+    data = {}
+    for name in columns(rows):
+        cells = [row.get(name) for row in rows]
+        kinds = {type(cell) for cell in cells if cell is not None}
+        if len(kinds) > 1 and not kinds <= {
+            int,
+            float,
+        }:  # an option that is 1 here and "1e-3" there
+            cells = [None if cell is None else str(cell) for cell in cells]
+            kinds = {str}
+        kind = _dtype(kinds, None in cells)
+        data[name] = pandas.Series(cells, dtype=kind)
+    return pandas.DataFrame(data)
+
+
+def _dtype(kinds: set[type], some_lack: bool) -> str | None:
+    """A missing step makes no other step a float: nullable types of pandas, where one lacks."""
+    if kinds and kinds <= {int, float}:
+        return "float64" if float in kinds else "Int64" if some_lack else "int64"
+    if kinds == {bool}:
+        return "boolean" if some_lack else "bool"
+    return None  # text, as pandas keeps it
 
 
 def _parsed(line: str, where: str) -> Row:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curvature.runs.messages import listed, printable
+from curvature.runs.messages import GATHER, listed, printable
 
 WRAPPERS = (
     "state_dict",
@@ -21,11 +21,15 @@ WRAPPERS = (
     "weights",
     "params",
 )
-PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
+PREFIXES = (  # DataParallel, torch.compile, Lightning, FSDP, Lightning's Fabric
+    *("module.", "_orig_mod.", "model.", "_fsdp_wrapped_module.", "_forward_module."),
+)
+INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # at any depth
 STRAYS = ("n_averaged", "total_ops", "total_params")  # of SWA and of profilers; not weights
 DEPTH = 3  # of the tables in tables that are searched
 
-_EMA = re.compile(r"(^|_)ema(_|$)")
+_EMA = re.compile(r"(^|_)ema(_|$)", re.IGNORECASE)
+_EMA_PREFIX = re.compile(r"(\w+\.)?(\w+_)?ema(_\w+)?\.", re.IGNORECASE)
 _ELSEWHERE = re.compile(r"optimi[sz]er|(^|_)optim(_|$)|sched|scaler|_extra_state|(^|_)rng|random")
 _Path = tuple[str, ...]
 
@@ -54,6 +58,11 @@ def find_weights(found: Any, wanted: str = "auto") -> tuple[dict[str, Tensor], l
             raise ValueError(f"no name in it starts with `{wanted}`")
         notes.append(f"took the {len(inside)} of {len(weights)} keys with prefix `{wanted}`")
         weights = inside
+    elif not any(map(_is_ema, path)):
+        weights, more = _without_copy(weights, wanted == "ema")
+        if wanted == "ema" and not more:
+            raise ValueError(_nothing_under(wanted, candidates))
+        notes += more
     weights, more = strip(weights)
     return weights, notes + more
 
@@ -108,7 +117,47 @@ def short_names(weights: Iterable[str]) -> tuple[dict[str, str], list[str]]:
         if prefix is not None:
             names = {name: short.removeprefix(prefix) for name, short in names.items()}
             notes.append(f"removed the prefix `{prefix}` from {len(names)} keys")
+    names, more = _unwrapped_inside(names)
+    return names, notes + more
+
+
+def _unwrapped_inside(names: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The names without what wraps modules in the model; as they were where two would clash."""
+    notes = []
+    for wrapper in INSIDE:
+        inside = re.compile(rf"(^|(?<=\.)){re.escape(wrapper)}")
+        shorter = {name: inside.sub("", short) for name, short in names.items()}
+        count = sum(shorter[name] != short for name, short in names.items())
+        if count and len(set(shorter.values())) == len(shorter):
+            names = shorter
+            notes.append(f"removed `{wrapper}` inside {count} names")
     return names, notes
+
+
+def _without_copy(weights: dict[str, Tensor], wanted: bool) -> tuple[dict[str, Tensor], list[str]]:
+    """Of a state dict that holds an EMA copy too, under names such as ``model_ema.``, one of both.
+
+    ``wanted``: the copy. It is one where each of its names is there without the prefix too.
+    """
+    copies: dict[str, str] = {}  # from a name of the copy to the prefix that says so
+    for name in weights:
+        prefix = _EMA_PREFIX.match(name)
+        if prefix:
+            copies[name] = prefix[0]
+    plain = {name: value for name, value in weights.items() if name not in copies}
+    copy = {name.removeprefix(prefix): weights[name] for name, prefix in copies.items()}
+    known = set(strip(plain)[0])
+    known |= {name.partition(".")[2] for name in known}  # net.fc beside net_ema.fc
+    if not copy or not set(strip(copy)[0]) <= known:
+        return weights, []
+    shown = listed(dict.fromkeys(copies.values()))
+    if wanted:
+        return copy, [f"took the EMA copy, {len(copy)} of {len(weights)} names, under {shown}"]
+    return plain, [f"left aside the EMA copy under {shown}: `--weights ema` takes it"]
+
+
+def _is_ema(key: str) -> bool:
+    return bool(_EMA.search(key))
 
 
 def _state_dicts(found: Mapping[Any, Any], path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
@@ -126,12 +175,12 @@ def _state_dicts(found: Mapping[Any, Any], path: _Path = ()) -> Iterator[tuple[_
 
 
 def _choose(candidates: Mapping[_Path, Any], wanted: str) -> tuple[_Path, list[str]]:
-    ema = [path for path in candidates if any(_EMA.search(key) for key in path)]
+    ema = [path for path in candidates if any(map(_is_ema, path))]
     plain = [path for path in candidates if path not in ema]
     notes = []
-    if wanted == "ema":
+    if wanted == "ema" and ema:
         chosen = ema
-    elif wanted == "auto" or wanted.endswith("."):
+    elif wanted in ("auto", "ema") or wanted.endswith("."):
         chosen = plain or ema
         if plain and ema:
             notes = [f"there is an EMA copy too (`{printable('.'.join(ema[0]))}`): `--weights ema`"]
@@ -146,13 +195,18 @@ def _choose(candidates: Mapping[_Path, Any], wanted: str) -> tuple[_Path, list[s
         ]
     if len(chosen) == 1:
         return chosen[0], notes
-    there = ", ".join(f"`{printable('.'.join(path))}`" for path in candidates if path)
     if not chosen:
-        raise ValueError(
-            f"it holds no weights under `{printable(wanted)}`; there is "
-            f"{there or 'one state dict, without a name'}"
-        )
-    raise ValueError(f"it holds several sets of weights; choose one of {there}")
+        raise ValueError(_nothing_under(wanted, candidates))
+    raise ValueError(f"it holds several sets of weights; choose one of {_there(candidates)}")
+
+
+def _nothing_under(wanted: str, candidates: Iterable[_Path]) -> str:
+    there = _there(candidates) or "one state dict, without a name"
+    return f"it holds no weights under `{printable(wanted)}`; there is {there}"
+
+
+def _there(candidates: Iterable[_Path]) -> str:
+    return ", ".join(f"`{printable('.'.join(path))}`" for path in candidates if path)
 
 
 def _tensors(found: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
@@ -161,6 +215,8 @@ def _tensors(found: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
     for name, value in found.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             others.append(name)
+        elif hasattr(value, "to_local"):
+            raise ValueError(f"it holds sharded tensors (DTensor), `{printable(name)}`. {GATHER}")
         elif value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise ValueError(f"`{printable(name)}` is sparse, quantized or without values")
         else:

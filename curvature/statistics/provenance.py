@@ -13,7 +13,7 @@ SETTING = (  # what is chosen for an optimizer
     *("run.lr", "run.weight_decay", "run.rho", "run.sa_variant", "run.optimizer_options"),
 )
 
-_ONE_PER_RUN = ("run.seed",)
+_ONE_PER_RUN = ("run.seed", "run.compile")  # the latter changes rounding, as a device does
 
 
 def refuse_different(
@@ -31,9 +31,9 @@ def refuse_different(
             continue
         values = {key for row in rows if (key := _key(name, row)) != _ANY}
         if len(values) > 1:
-            shown = ", ".join(sorted(map(_shown, values))[:4])
+            found = ", ".join(sorted(map(shown, values))[:4])
             raise ValueError(
-                f"The {what} differ in `{name}` ({shown}), so their numbers can't be compared: "
+                f"The {what} differ in `{name}` ({found}), so their numbers can't be compared: "
                 f"choose one with {name}=VALUE, or measure all alike."
             )
 
@@ -46,11 +46,11 @@ def _key(name: str, row: Mapping[str, Any]) -> Any:
     if name == "weight_decay_counted":
         return _ANY if not row.get("run.weight_decay") else bool(value)
     if name in ("data", "run.data") and value is not None:
-        return _portable(str(value))
+        return portable(str(value))
     return value
 
 
-def _portable(spec: str) -> str:
+def portable(spec: str) -> str:
     """Without the place of known data, which may lie elsewhere on another machine."""
     try:
         return names.parse(spec, names.TAKE_A_DIRECTORY).portable
@@ -58,7 +58,8 @@ def _portable(spec: str) -> str:
         return spec  # a data set's name in words
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value in a message: short, on one line."""
     text = "nothing said" if value is None else str(value)
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= 40 else text[:39] + "…"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from curvature import names
+from curvature.statistics.along import is_tracked
 
 Row = dict[str, Any]
 
@@ -37,6 +38,8 @@ def select(
 ) -> list[Row]:
     """The row of ``metric`` on ``on`` of each run, at its last step, on the most examples.
 
+    What was tracked while it trained, on a budget, is left out unless ``analysis`` names it.
+
     Raises:
         ValueError: if there is none, or if two rows of one run are left and differ; the message
             names the column that they differ in.
@@ -50,7 +53,7 @@ def select(
         and row.get("block") == block
         and not row.get("index")
         and row.get("probe") is None
-        and analysis in (None, row.get("analysis"))
+        and (row.get("analysis") == analysis or (analysis is None and not is_tracked(row)))
     ]
     last = _last_steps(table)
     found = [row for row in found if row.get("step") in (None, last.get(run_of(row)))]

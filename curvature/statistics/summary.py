@@ -12,7 +12,12 @@ from curvature.statistics.provenance import refuse_different
 Row = dict[str, Any]
 
 BY = ("run.optimizer", "run.lr", "run.weight_decay")
-LOGARITHMIC = ("trace", "eigmax", "eigenvalue")  # they differ by factors, over decades
+LOGARITHMIC = (
+    "trace",
+    "scale_invariant_trace",
+    "eigmax",
+    "eigenvalue",
+)  # they differ by factors, over decades
 
 _OF_ONE_RUN = ("run", "analysis", "checkpoint", "checkpoint_hash", "file", "seed", "run.seed")
 _NUMBERS = ("value", "standard_error", "sampling_error", "residual", "low", "high", "passes")

@@ -33,6 +33,7 @@ def absent_measures(
         "eigmax": analysis.wants_eigmax,
         "eigmin": analysis.eigmin,
         "trace": analysis.wants_trace,
+        "scale_invariant_trace": analysis.scale_invariant,
     }
     evaluated = analysis.data or analysis.split
     measures = [] if evaluated in work.evaluate_on else ["loss", "accuracy"]

@@ -1,21 +1,17 @@
 """What a worker does: train a run and evaluate it, or analyse one that is trained."""
 
 from curvature.analysis import analyze
-from curvature.devices import resolve_device
 from curvature.runs.checkpoint import load_checkpoint
 from curvature.runs.config import AnalysisConfig
-from curvature.runs.folder import FINISHED
 from curvature.runs.table import write_rows
 from curvature.sweep.absent import absent_measures
 from curvature.sweep.process import ending_gracefully, stopping
 from curvature.sweep.work import Outcome, Work, outcome_of
-from curvature.training import TrainingResult, train
-from curvature.training.results import final_rows, parts_to_evaluate
-from curvature.training.task import build
+from curvature.training import train
 
 
 def train_run(work: Work) -> Outcome:
-    """Train it, or go on with it, and evaluate it on every part."""
+    """Train it, or go on with it, and evaluate it on every part that was not yet."""
     with ending_gracefully():
         result = train(
             work.config,
@@ -24,24 +20,7 @@ def train_run(work: Work) -> Outcome:
             evaluate_on=work.evaluate_on,
             stop=stopping,
         )
-    if result.status in FINISHED:
-        _evaluate_the_rest(work, result)
     return Outcome(result.status, result.message)
-
-
-def _evaluate_the_rest(work: Work, result: TrainingResult) -> None:
-    """On what was not asked for when the run was trained."""
-    missing = [
-        asked for asked, path in zip(work.evaluate_on, work.rows, strict=True) if not path.exists()
-    ]
-    if not missing:
-        return
-    task = build(work.config, resolve_device(work.device))
-    checkpoint = load_checkpoint(result.checkpoint)
-    task.model.load_state_dict(checkpoint.weights, strict=False)
-    for part in parts_to_evaluate(task, missing, lambda line: None):
-        rows = final_rows(task, checkpoint, part, result.message)
-        write_rows(work.folder.rows(f"evaluation-{part.name}"), rows)
 
 
 def analyze_run(work: Work, config: AnalysisConfig) -> Outcome:

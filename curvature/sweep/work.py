@@ -6,7 +6,7 @@ What loads torch is imported where a worker calls it: the sweep itself only look
 import os
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from curvature.runs.config import AnalysisConfig, RunConfig
@@ -85,9 +85,13 @@ def works_of(
     evaluate_on: Iterable[str],
     device: str,
 ) -> list[Work]:
-    """Run by run, its training before its analyses; what is the same stands once."""
+    """Run by run, its training before its analyses; what is the same stands once.
+
+    Products are plain unless asked otherwise, so that processes give the same digits.
+    """
     runs = {config.id: config for config in configs}.values()
-    measures = {each.id: each for each in analyses}.values()
+    plain = (replace(each, products=each.products or "plain") for each in analyses)
+    measures = {each.id: each for each in plain}.values()
     parts = tuple(dict.fromkeys(evaluate_on))
     return [
         Work(Path(root), config, analysis, parts, device)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from curvature.datasets.dataset import Dataset
+from curvature.runs.rows import TRACKING
 from curvature.training.evaluation import evaluate
 from curvature.training.state import State, is_finite
 from curvature.training.task import Task
@@ -119,8 +120,10 @@ def _tell(task: Task, state: State, hooks: Hooks) -> None:
     for callback in hooks.callbacks:
         with torch.random.fork_rng(devices=cuda):  # looking on must not change the run
             rows = callback(state.step, task.model, task.optimizer) or ()
-        about = {"run": task.config.id, "analysis": "tracking", "step": state.step}
-        state.tracked += [{**about, **row} for row in rows]
+        epoch = state.step / task.steps_per_epoch
+        about = {"analysis": TRACKING, "step": state.step, "epoch": epoch}
+        own = {"run": task.config.id, **task.config.as_columns()}
+        state.tracked += [{**about, **row, **own} for row in rows]
     if hooks.report:
         hooks.report(
             Progress(

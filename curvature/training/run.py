@@ -12,7 +12,9 @@ from curvature.devices import resolve_device
 from curvature.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from curvature.runs.config import RunConfig
 from curvature.runs.files import CannotWriteError
-from curvature.runs.folder import FINISHED, RunFolder
+from curvature.runs.folder import FINISHED, RunFolder, part_name
+from curvature.runs.loading import load_weights
+from curvature.runs.rows import TRACKING
 from curvature.runs.table import read_rows, write_rows
 from curvature.training.loop import Callback, Ending, Hooks, end_epoch, run_steps
 from curvature.training.results import Part, final_rows, headline, parts_to_evaluate
@@ -63,7 +65,7 @@ def train(
     say = announce or (lambda line: None)
     folder = RunFolder(Path(root) / config.id)
     if resume and folder.status in FINISHED and folder.checkpoint.exists():
-        say(f"Run {config.id} is {folder.status} already, in {folder.path}: nothing to do.")
+        _evaluate_the_rest(config, folder, device, evaluate_on, say)
         return _as_on_disk(folder)
     task = build(config, resolve_device(device), announce=say)
     parts = parts_to_evaluate(task, evaluate_on, say)
@@ -82,6 +84,32 @@ def train(
     return _as_on_disk(folder)
 
 
+def _evaluate_the_rest(
+    config: RunConfig,
+    folder: RunFolder,
+    device: str,
+    evaluate_on: Sequence[str],
+    say: Callable[[str], None],
+) -> None:
+    """A finished run on what was not asked for when it was trained."""
+    missing = [
+        asked for asked in evaluate_on if not folder.rows(f"evaluation-{part_name(asked)}").exists()
+    ]
+    status = f"Run {config.id} is {folder.status} already, in {folder.path}"
+    if not missing:
+        say(f"{status}: nothing to do.")
+        return
+    task = build(config, resolve_device(device), announce=say)
+    parts = parts_to_evaluate(task, missing, say)
+    checkpoint = load_checkpoint(folder.checkpoint)
+    load_weights(task.model, checkpoint.weights)
+    for part in parts:
+        rows = final_rows(task, checkpoint, part, checkpoint.metrics.get("message"))
+        write_rows(folder.rows(f"evaluation-{part.name}"), rows)
+    done = ", ".join(f"{part.split} of {part.spec}" for part in parts)
+    say(f"{status}: " + (f"evaluated on {done}." if done else "nothing to do."))
+
+
 def _begin(task: Task, folder: RunFolder, resume: bool, say: Callable[[str], None]) -> State:
     if not (resume and folder.checkpoint.exists()):
         return State(order=task.order.get_state())
@@ -90,7 +118,7 @@ def _begin(task: Task, folder: RunFolder, resume: bool, say: Callable[[str], Non
         raise ValueError(
             f"{folder.checkpoint} is not of the run {task.config.id}: move it away, or start over."
         )
-    state = restore(task, checkpoint, _read(folder.history), _read(folder.rows("tracking")), say)
+    state = restore(task, checkpoint, _read(folder.history), _read(folder.rows(TRACKING)), say)
     say(f"Going on with run {task.config.id} after step {state.step} of {task.steps}.")
     return state
 
@@ -145,7 +173,7 @@ def _write(folder: RunFolder, state: State, checkpoint: Checkpoint) -> None:
     """The rows first: those of steps after the checkpoint's are dropped when the run goes on."""
     write_rows(folder.history, state.history)
     if state.tracked:
-        write_rows(folder.rows("tracking"), state.tracked)
+        write_rows(folder.rows(TRACKING), state.tracked)
     save_checkpoint(folder.checkpoint, checkpoint)
 
 

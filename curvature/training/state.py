@@ -100,6 +100,10 @@ def restore(
         torch.cuda.set_rng_state(states["cuda"], task.device)
     elif (task.device.type == "cuda") != ("cuda" in states):
         announce("It goes on on another kind of device than before: not bit by bit the same.")
+    before = checkpoint.config
+    if before and before.compile != task.config.compile:
+        how = "with" if task.config.compile else "without"
+        announce(f"It goes on {how} `compile`, unlike before: not bit by bit the same.")
     for name, version in checkpoint.versions.items():
         if name == "torch" and version != VERSIONS["torch"]:
             announce(f"It began with torch {version}, this is {VERSIONS['torch']}: numbers differ.")

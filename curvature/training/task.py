@@ -13,17 +13,22 @@ from curvature.datasets.dataset import Dataset
 from curvature.losses import LOSSES, Loss, as_loss, whole_loss
 from curvature.optimizers.closure import StepClosure
 from curvature.runs.config import RunConfig
+from curvature.training.compiled import compiled
 from curvature.training.schedule import is_constant, schedule
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the loop works on. ``order`` draws the epochs; ``noise`` seeds dropout and the like."""
+    """What the loop works on. ``order`` draws the epochs; ``noise`` seeds dropout and the like.
+
+    ``network`` is what a step calls: the ``model``, or the same compiled.
+    """
 
     config: RunConfig
     device: torch.device
     data: Dataset
     model: nn.Module
+    network: nn.Module
     optimizer: optimizers.ClosureOptimizer
     loss: Callable[..., Any]
     batch_loss: bool
@@ -48,7 +53,7 @@ class Task:
     def closure(self, batch: tuple[Tensor, Tensor]) -> StepClosure:
         """∇L of one mini-batch, for one step."""
         return optimizers.closure(
-            self.model,
+            self.network,
             self.loss,
             [batch],
             batch_loss=self.batch_loss,
@@ -91,6 +96,7 @@ def build(
         device,
         data.to(device),
         model,
+        compiled(model, device) if config.compile else model,
         optimizer,
         loss,
         batch_loss,

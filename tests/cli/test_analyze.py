@@ -271,3 +271,47 @@ def test_label_smoothing_of_the_training_is_told_where_it_is_left_out(
     save_checkpoint(tmp_path / "a.pt", smoothed)
     said = curv("analyze", tmp_path / "a.pt", "--eigmax", "--examples", 60, *loss).stderr
     assert ("trained with label smoothing 0.1, measured without" in said) is not bool(loss)
+
+
+def test_ctrl_c_keeps_what_is_finished_of_the_checkpoint(
+    curv: Curv, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("curvature.analysis.measured.trace", interrupted)
+    out = tmp_path / "rows.csv"
+    result = curv("analyze", checkpoint, *FEW, "--eigmax", "--trace", "--out", out)
+    assert result.exit_code == 130
+    assert f"{checkpoint} (interrupted)" in result.stdout
+    assert "λ_max" in result.stdout
+    assert "only what was finished is kept" in result.stderr
+    metrics = {row["metric"] for row in read_csv(out)}
+    assert "eigmax" in metrics
+    assert "trace" not in metrics
+
+
+def test_a_file_that_is_no_table_is_not_replaced(
+    curv: Curv, checkpoint: Path, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes.csv"
+    notes.write_text("dear diary,\n")
+    refused = curv("analyze", checkpoint, *FEW, "--eigmax", "--out", notes)
+    assert refused.exit_code == 2
+    assert "holds no rows of ours" in refused.stderr
+    assert notes.read_text() == "dear diary,\n"
+    for name in ("rows.csv", "rows.jsonl"):
+        asked = ("analyze", checkpoint, *FEW, "--eigmax", "--out", tmp_path / name)
+        assert [curv(*asked).exit_code for _ in range(2)] == [0, 0]
+    for kind in ("csv", "jsonl", "parquet"):
+        asked = ("table", tmp_path / "rows.csv", "--out", tmp_path / f"table.{kind}")
+        assert [curv(*asked).exit_code for _ in range(2)] == [0, 0]
+    refused = curv("table", tmp_path / "rows.csv", "--out", notes)
+    assert (refused.exit_code, notes.read_text()) == (2, "dear diary,\n")
+
+
+def test_a_loss_that_cannot_be_split_names_the_option(curv: Curv, checkpoint: Path) -> None:
+    loss = ("--loss", "tests.training.networks:whole", "--trace-method", "split")
+    result = curv("analyze", checkpoint, "--trace", *loss)
+    assert result.exit_code == 2
+    assert "or `--trace-method hutchinson`" in result.stderr

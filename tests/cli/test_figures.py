@@ -39,6 +39,20 @@ def test_a_table_is_written_and_read_back(curv: Curv, runs: Path, rows: list[Row
     assert {row["run.optimizer"] for row in read_rows("deep/all.jsonl")} == {"sgd"}
 
 
+def test_a_study_becomes_parquet_that_pandas_reads(curv: Curv, runs: Path, rows: list[Row]) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    done = curv("table", runs, "--out", "all.parquet")
+    assert (done.exit_code, done.stdout) == (0, "all.parquet\n"), done.output
+    frame = pandas.read_parquet("all.parquet")
+    assert len(frame) == len(rows)
+    assert frame["value"].isna().sum() == sum(row["value"] is None for row in rows)
+    means = frame[frame["metric"] == "trace"].groupby("run.optimizer")["value"].mean()
+    assert set(means.index) == {"sgd", "sa-sam"}
+    done = curv("table", runs, "--format", "parquet")
+    assert (done.exit_code, done.stdout) == (0, "table.parquet\n"), done.output
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.svg", "a.pdf"])
 def test_a_heatmap_is_written_and_its_caption_said(curv: Curv, runs: Path, name: str) -> None:
     done = curv("heatmap", runs, "--metric", "trace", "--out", name)

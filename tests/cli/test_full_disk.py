@@ -7,13 +7,14 @@ import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
 
-from curvature.runs.checkpoint import load_checkpoint
+from curvature.runs.checkpoint import load_checkpoint, save_checkpoint
 from curvature.runs.table import read_rows, read_table, write_rows
 from tests.statistics.tables import grid
 from tests.sweep.conftest import Inline, timeless
@@ -123,6 +124,10 @@ def test_a_file_that_ends_in_its_midst_leaves_the_old_one(curv: Curv, checkpoint
     """The system itself cuts them short."""
     write_rows("rows.jsonl", grid(optimizers=("sgd", "sam"), rates=(0.1, 0.5), decays=(0.0,)))
     few = ("--examples", 20, "--max-passes", 8)
+    other = load_checkpoint(checkpoint)
+    save_checkpoint(
+        "other.pt", replace(other, weights={k: 2 * v for k, v in other.weights.items()})
+    )
     commands: dict[str, tuple[Any, ...]] = {
         "a.jsonl": ("analyze", checkpoint, *few, "--quiet", "--out"),
         "a.csv": ("analyze", checkpoint, *few, "--quiet", "--out"),
@@ -130,6 +135,8 @@ def test_a_file_that_ends_in_its_midst_leaves_the_old_one(curv: Curv, checkpoint
         "b.csv": ("table", "rows.jsonl", "--out"),
         "a.png": ("heatmap", "rows.jsonl", "--quiet", "--out"),
         "a.pdf": ("compare", "rows.jsonl", "--quiet", "--json", "--out"),
+        "c.svg": ("compare", checkpoint, "other.pt", *few, "--quiet", "--json", "--out"),
+        "c.jsonl": ("compare", checkpoint, "other.pt", *few, "--quiet", "--json", "--table"),
         "a.html": ("report", "rows.jsonl", "--out"),
     }
     for name, command in commands.items():

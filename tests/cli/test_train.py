@@ -140,3 +140,24 @@ def test_without_tensorboard_it_says_what_to_install(
     assert result.exit_code == 2
     assert "pip install 'curvature-toolkit[tensorboard]'" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_is_evaluated_on_what_is_asked_later(curv: Curv, tmp_path: Path) -> None:
+    curv("train", *QUICK, "--out", tmp_path)
+    later = (*QUICK, "--out", tmp_path, "--evaluate-on", "digits:validation=0.4")
+    result = curv("train", *later)
+    assert "done already" in result.stderr
+    assert "evaluated on test of digits:validation=0.4" in result.stderr
+    assert result.stdout.count("test: digits") >= 2
+    (path,) = set(tmp_path.rglob("evaluation-*.jsonl")) - {
+        *tmp_path.rglob("evaluation-val.jsonl"),
+        *tmp_path.rglob("evaluation-test.jsonl"),
+    }
+    assert {row["metric"] for row in read_rows(path)} == {"loss", "accuracy", "calibration_error"}
+    assert "nothing to do" in curv("train", *later).stderr
+
+
+def test_a_rate_that_no_network_can_hold_is_refused_by_name(curv: Curv, tmp_path: Path) -> None:
+    result = curv("train", "--optimizer", "sam", "--lr", "1e300", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert result.stderr == "curv: `lr` must be below 3.4e+38, got 1e+300.\n"

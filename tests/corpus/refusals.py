@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.corpus.case import IMAGES, SEQUENCES, VECTORS, Case, Y, randn, uneven
-from tests.corpus.layouts import of_model_and_batch
+from tests.corpus.layouts import Logits, of_model_and_batch
 from tests.corpus.losses import PADDED, REAL
 from tests.corpus.modules import (
     SquareDetached,
@@ -214,7 +214,19 @@ MODELS = [
         "`0.weight` is complex",
         lambda: nn.Sequential(nn.Linear(4, 3, dtype=torch.complex64), wrap(lambda m, x: x.abs())()),
     ),
-    refused("outputs in a tuple", "returned a tuple", wrap(lambda m, x: (m.net(x), x), net=mlp())),
+    refused("a module instead of names", "got a Parameter", params=list(mlp()().parameters())),
+    refused("the name of a module", r"Did you mean `0\.\*`", params="0"),
+    refused(
+        "an object without tensors",
+        "returned a Logits, in which no tensor is found",
+        wrap(lambda m, x: Logits(m.net(x)), net=mlp()),
+        loss=lambda f, y: F.cross_entropy(f.logits, y),
+    ),
+    refused(
+        "outputs in a tuple",
+        r"returned a tuple with tensors of shape \(3, 3\), \(3, 4\)",
+        wrap(lambda m, x: (m.net(x), x), net=mlp()),
+    ),
     refused("half precision asked for", "`dtype` must be", dtype=torch.float16),
     refused("a mode that isn't", '"eval" or "train"', mode="test"),
     refused("no examples in a micro-batch", "`micro_batch` must be", micro_batch=0),
@@ -233,6 +245,10 @@ DATA = [
     refused("a Dataset", r"wrap it in one: DataLoader", data=LOADER),
     refused("no batches", "holds no batch", data=[]),
     refused("no examples", "holds no batch", data=(VECTORS[:0], Y[:0])),
+    refused("three tensors", "holds 3 tensors", data=(VECTORS, VECTORS, Y)),
+    refused("examples", "single value", data=list(zip(VECTORS, Y, strict=True))),
+    refused("examples with plain labels", "single value", data=[(VECTORS[0], 1), (VECTORS[1], 2)]),
+    refused("a mapping of texts", "without tensors", data={"a": "b", "y": "c"}),
     refused("a tensor", "must be batches .* got Tensor", data=VECTORS),
     refused("three in a batch", r"got a tuple of 3", data=[(VECTORS, Y, Y)]),
     refused("mapping without targets", "with the keys a, b", data=[{"a": VECTORS, "b": Y}]),

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curvature.losses import LOSSES, Loss, as_loss, examples_in, whole_loss
-from tests.conftest import seeded
 from tests.corpus.case import Y, randn
 from tests.corpus.layouts import of_model_and_batch
 from tests.corpus.losses import BITS, LIKELY, OMEGA, REAL
@@ -90,17 +89,14 @@ def test_the_root_squares_to_the_hessian(twin: Twin) -> None:
 
 
 @each_twin
-def test_gradient_and_product_agree_with_autograd_functional(twin: Twin) -> None:
+def test_the_gradient_agrees_with_autograd_functional(twin: Twin) -> None:
     loss = as_loss(twin.module)
-    u = torch.randn(twin.outputs.shape, generator=seeded(4), dtype=torch.float64)
 
     def value(f: Tensor) -> Tensor:
         return loss.sum(f, twin.targets)
 
     g = torch.autograd.functional.jacobian(value, twin.outputs)
-    _, Hu = torch.autograd.functional.vhp(value, twin.outputs, u)
     torch.testing.assert_close(loss.gradient(twin.outputs, twin.targets), g)
-    torch.testing.assert_close(loss.hessian_product(twin.outputs, twin.targets, u), Hu)
 
 
 def hessian_blocks(loss: Loss, twin: Twin) -> Tensor:
@@ -184,7 +180,10 @@ def test_a_whole_loss_is_known_by_its_first_parameter(loss: Any, whole: bool) ->
         ),
         (lambda: as_loss("cross_entropy").sum(LOGITS, Y + 2), "outputs for 3 classes, .* 0 to 2"),
         (lambda: as_loss("cross_entropy").sum(LOGITS, Y - 1), "Target -1 is out of bounds"),
-        (lambda: as_loss("nll").sum(LOGITS, Y + 2), "`nll` got outputs for 3 classes"),
+        (
+            lambda: as_loss("nll").sum(LOGITS.log_softmax(1), Y + 2),
+            "`nll` got outputs for 3 classes",
+        ),
         (lambda: as_loss("cross_entropy").sum(LOGITS, Y.float()), "class indices as whole numbers"),
     ],
 )
@@ -196,3 +195,59 @@ def test_what_cannot_be_a_loss_is_refused(make: Callable[[], Any], says: str) ->
 def test_examples_are_the_first_tensors_rows() -> None:
     assert examples_in({"a": "text", "b": (torch.tensor(1.0), REAL)}) == 7
     assert examples_in("abc", 3, torch.tensor(2)) == 0
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 3)])
+def test_nll_of_logits_is_refused_whatever_comes_later(shape: tuple[int, ...]) -> None:
+    loss = as_loss("nll")
+    logits = randn(*shape, seed=3)
+    targets = torch.zeros(logits.movedim(1, -1).shape[:-1], dtype=torch.int64)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="logits, perhaps"):
+            loss.sum(logits, targets)
+    assert float(loss.sum(logits.log_softmax(1), targets)) > 0
+
+
+@pytest.mark.parametrize("parameter", ["model", "net", "m", "my_model", "_module", "network"])
+def test_a_loss_of_a_model_is_known_by_its_first_parameter(parameter: str) -> None:
+    assert whole_loss(eval(f"lambda {parameter}, batch: None")) is not None
+
+
+def test_a_loss_of_a_model_is_known_by_its_annotation() -> None:
+    def of_a_module(f: nn.Module, batch: Any) -> Tensor: ...
+    def of_outputs(model: Tensor, targets: Any) -> Tensor: ...
+    def of_anything(model: Any, batch: Any) -> Tensor: ...
+
+    of_a_module.__annotations__["f"] = nn.Module
+    of_outputs.__annotations__["model"] = Tensor
+    of_anything.__annotations__["model"] = Any
+    assert whole_loss(of_a_module) is of_a_module
+    assert whole_loss(of_outputs) is None
+    assert whole_loss(of_anything) is of_anything
+    assert whole_loss(lambda outputs, targets: None) is None
+
+
+TOKENS = torch.tensor([[1, 2, 0, 3, -100], [4, 4, 1, -100, -100], [0, 3, 2, 1, 4]])
+
+
+def test_next_token_is_the_mean_over_the_labels_that_count() -> None:
+    loss, f = as_loss("next_token"), randn(3, 5, 5, seed=21)
+    log_p = f.log_softmax(2)
+    pairs = [(i, t, int(TOKENS[i, t + 1])) for i in range(3) for t in range(4)]
+    counted = [-log_p[i, t, y] for i, t, y in pairs if y != -100]
+    assert len(counted) == int(loss.weight(f, TOKENS))
+    torch.testing.assert_close(loss.sum(f, TOKENS), torch.stack(counted).sum())
+
+
+def test_the_root_of_next_token_squares_to_its_hessian() -> None:
+    loss, f = as_loss("next_token"), randn(3, 5, 5, seed=21)
+    assert loss.root_product is not None
+    H = torch.autograd.functional.hessian(lambda f: loss.sum(f, TOKENS), f).view(3, 25, 3, 25)
+    unit = torch.eye(25, dtype=torch.float64).view(25, 1, 5, 5).expand(25, 3, 5, 5)
+    S = loss.root_product(f, TOKENS, unit).reshape(25, 3, 25).permute(1, 2, 0)  # (N, C, K)
+    torch.testing.assert_close(S @ S.mT, torch.stack([H[i, :, i] for i in range(3)]))
+
+
+def test_next_token_names_the_shapes_that_it_cannot_take() -> None:
+    with pytest.raises(ValueError, match=r"got \(3, 5\) and \(3, 5\)"):
+        as_loss("next_token").sum(randn(3, 5), TOKENS)

@@ -70,3 +70,31 @@ def test_kept_graphs_are_counted_in_the_plan() -> None:
     ]
     assert sizes == sorted(sizes)
     assert sizes[2] > sizes[1]
+
+
+def diagonal(*top: float) -> LinearOperator:
+    d = torch.cat([torch.tensor(top), torch.linspace(-0.1, 1.0, 500)])
+    return LinearOperator(lambda v: d * v, len(d))
+
+
+@pytest.mark.parametrize("overtaking", [8.2, 9.0, 14.0])
+def test_from_an_old_eigenvector_one_that_has_become_larger_is_found(overtaking: float) -> None:
+    old = eigmax(diagonal(8.0, 5.0, 3.0), generator=seeded(0)).vector
+    for seed in range(5):
+        found = eigmax(diagonal(8.0, overtaking, 3.0), start=old, rtol=0.01, generator=seeded(seed))
+        assert found.converged
+        assert found.value == pytest.approx(overtaking, rel=0.01)
+
+
+def test_an_old_eigenvector_is_worth_products() -> None:
+    """A gap that takes many: with few, the start makes the difference."""
+    A = diagonal(*torch.linspace(5, 8, 7).tolist())
+    start = eigmax(A, generator=seeded(0)).vector
+    few: dict[str, Any] = {"max_products": 4, "generator": seeded(1)}
+    assert eigmax(A, start=start, **few).value == pytest.approx(8.0, rel=1e-3)
+    assert eigmax(A, **few).value < 7.9
+
+
+def test_the_power_iteration_takes_no_start() -> None:
+    with pytest.raises(ValueError, match=r"`start` is taken by `method=\"lanczos\"`"):
+        eigmax(diagonal(2.0), method="power", start=torch.ones(501))

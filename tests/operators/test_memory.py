@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,8 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from curvature.derivatives.memory import free_memory, is_out_of_memory
-from curvature.operators import hessian
-from tests.conftest import seeded
+from curvature.empirical_risk import EmpiricalRisk
+from curvature.measures.norms import norms
+from curvature.measures.trace import trace
+from curvature.operators import ggn, hessian
+from tests.conftest import ROOT, seeded
 from tests.corpus.case import VECTORS, Y, f64
 
 DATA = [(VECTORS[:4], Y[:4]), (VECTORS[4:], Y[4:])]
@@ -74,6 +80,52 @@ def test_what_does_not_fit_one_example_at_a_time_is_an_error() -> None:
         pytest.raises(torch.OutOfMemoryError, match="can't allocate"),
     ):
         H @ torch.ones(H.size, dtype=f64)
+
+
+def test_the_trace_and_the_gradient_go_on_with_fewer_examples_too() -> None:
+    model = Hungry().double()
+    G = ggn(model, "cross_entropy", DATA)
+    exact, expected = trace(G, method="exact"), norms(G.risk)
+    model.most = 3
+    with pytest.warns(RuntimeWarning, match=TOLD):
+        found = trace(G, method="exact")
+    assert found.value == pytest.approx(exact.value, rel=1e-12)
+    assert TOLD in G.risk.notes
+    fresh = EmpiricalRisk(model, "cross_entropy", DATA)
+    with pytest.warns(RuntimeWarning, match=TOLD):
+        assert norms(fresh).gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-12)
+
+
+LIMITED = """
+import resource, warnings
+import torch
+from curvature.operators import ggn, hessian
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(8, 4096), torch.nn.Tanh(), torch.nn.Linear(4096, 3))
+H = hessian(model, "cross_entropy", (torch.randn(4096, 8), torch.arange(4096) % 3), batch_size=4096)
+v = torch.randn(H.size)
+expected = H @ v  # at its peak some 400 MB
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 150_000_000, resource.RLIM_INFINITY))
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    found = H @ v
+same = float((found - expected).norm() / expected.norm()) < 1e-5
+print(H.risk.largest_part, same, told[0].message)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits an address space that /proc tells")
+def test_a_process_short_of_memory_goes_on() -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "0"}
+    command = [sys.executable, "-c", LIMITED]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    part, same, told = done.stdout.split(maxsplit=2)
+    assert int(part) < 4096
+    assert same == "True"
+    assert "out of memory: went on with" in told
 
 
 class Centred(Hungry):

@@ -1,9 +1,12 @@
 """A small network with everything that a second pass can spoil, and its data."""
 
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor, nn
 
-from curvature.optimizers import ClosureOptimizer, build
+from curvature.optimizers import ClosureOptimizer, build, closure
 
 RUNS = [
     ("sgd", "poster"),
@@ -16,6 +19,10 @@ RUNS = [
     ("sa-sam", "released"),
 ]
 RUN_IDS = [f"{name}-{variant}" if name.startswith("sa-") else name for name, variant in RUNS]
+
+for_each_run = pytest.mark.parametrize("run", RUNS, ids=RUN_IDS)
+several_passes = pytest.mark.parametrize("run", RUNS[3:], ids=RUN_IDS[3:])
+cross_entropy = nn.functional.cross_entropy
 
 
 def network(seed: int = 0, *, dropout: float = 0.2, classes: int = 3) -> nn.Sequential:
@@ -40,3 +47,28 @@ def named(
 
 def flat(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().double().reshape(-1) for p in model.parameters()])
+
+
+def step(optimizer: Any, model: nn.Module, number: int = 0) -> Any:
+    return optimizer.step(closure(model, cross_entropy, [batch(number)]))
+
+
+def backward(loss: Tensor) -> Tensor:
+    loss.backward()
+    return loss
+
+
+def assert_same(a: Any, b: Any) -> None:
+    """Equal, tensors bitwise."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert list(a) == list(b)
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        for left, right in zip(a, b, strict=True):
+            assert_same(left, right)
+    elif isinstance(a, Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b

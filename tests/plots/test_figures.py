@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from matplotlib.figure import Figure
@@ -13,8 +14,10 @@ from PIL import Image
 from curvature import statistics
 from curvature.plots import FIGURES, caption_of, figure_bytes
 from curvature.plots import comparison as comparison_figure
+from curvature.plots import networks as networks_figure
 from curvature.plots.style import OPTIMIZERS, look
 from curvature.plots.text import FONT
+from curvature.statistics.bounds import bounds
 from tests.plots.drawn import SMALL, artists, summary
 from tests.statistics.tables import Row, grid
 
@@ -51,9 +54,28 @@ def history() -> list[Row]:
     ]
 
 
+def some_networks(count: int = 4) -> list[Row]:
+    """The second diverged, the third is unconverged; the last was not measured in everything."""
+    found = []
+    for i in range(count):
+        for metric, value in (("accuracy", 0.9), ("trace", 40.0), ("eigmax", 5.0 * 10**i)):
+            gone = i == 1
+            row = {
+                **{"name": f"net-{i}.pt", "metric": metric, "on": "test", "examples": 360},
+                **{"value": None if gone else value, "status": "diverged" if gone else "ok"},
+                **{"converged": not (i == 2 and metric == "trace"), "dtype": "float32"},
+                **{"standard_error": 0.4 if metric == "trace" else None, "method": "split"},
+                **{"residual": 1e-3 if metric == "eigmax" else None, "data_name": "digits"},
+                **{"sampling_error": {"accuracy": 0.016, "trace": 2.0}.get(metric)},
+            }
+            found.append({**row, **vars(bounds(row))})
+    return found[:-1]
+
+
 TABLES: dict[str, Callable[[list[Row]], list[Row]]] = {
     "heatmap": lambda rows: summary(rows, "trace"),
     "comparison": best_table,
+    "networks": lambda rows: some_networks(),
     "sensitivity": lambda rows: summary(rows, "accuracy"),
     "relation": lambda rows: statistics.pair(rows, "eigmax"),
     "training_curves": lambda rows: history(),
@@ -176,6 +198,46 @@ def test_training_curves_mark_a_divergence() -> None:
     assert "4 runs; 2 diverged" in caption_of(figure)
 
 
+def tracked() -> list[Row]:
+    """Two runs in rows as trackers write them; the second one's λ_max ran out of its budget."""
+    values = {"eigmax": 4.0, "trace": 40.0, "stability_threshold": 20.0}
+    return [
+        {
+            "run": run,
+            "analysis": "tracking",
+            "metric": metric,
+            "step": step,
+            "epoch": step / 5,
+            "value": value + step,
+            "converged": run == "a" or metric != "eigmax",
+            "run.optimizer": {"a": "sgd", "b": "msgd"}[run],
+        }
+        for run in ("a", "b")
+        for step in (5, 10)
+        for metric, value in values.items()
+    ]
+
+
+def test_training_curves_show_tracked_curvature_beside_the_threshold() -> None:
+    rows = statistics.along_training(tracked())
+    figure = FIGURES["training_curves"]([*history(), *rows], panels=("eigmax", "trace"))
+    assert heights(figure, "threshold") == [25.0, 25.0, 30.0, 30.0]
+    assert heights(figure, "curve") == [9.0, 9.0, 14.0, 14.0, 45.0, 45.0, 50.0, 50.0]
+    assert heights(figure, "point") == [9.0, 14.0]  # hollow: run b's
+    caption = caption_of(figure)
+    assert "2 unconverged values (hollow)" in caption
+    assert "from which full-batch steps diverge" in caption
+
+
+def test_a_loop_of_ones_own_has_steps_for_epochs() -> None:
+    rows = statistics.along_training([{**row, "epoch": None} for row in tracked()])
+    figure = FIGURES["training_curves"](rows, panels=("eigmax",))
+    assert figure.axes[0].get_xlabel() == "step"
+    assert heights(figure, "curve") == [9.0, 9.0, 14.0, 14.0]
+    with pytest.raises(ValueError, match="need one of the columns epoch, step"):
+        FIGURES["training_curves"]([{"run": "a", "eigmax": 1.0}])
+
+
 def test_an_optimizer_has_one_colour_in_every_figure() -> None:
     assert len({colour for _, colour, _ in OPTIMIZERS.values()}) == 6
     assert look("sam", ["sam"]) == look("sam", ["adam", "sam", "own"])
@@ -212,3 +274,53 @@ def test_drawing_opens_no_window_and_loads_no_pyplot() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+def test_a_diverged_network_is_named_and_not_drawn() -> None:
+    figure = networks_figure(some_networks())
+    assert len(artists(figure, "point")) == 8  # of 12: three diverged, one not measured
+    absent = [text.get_text() for text in artists(figure, "absent")]
+    assert absent == ["diverged", "diverged", "diverged", "not measured"]
+    assert "1 diverged and is not drawn" in caption_of(figure)
+    assert "nothing is said of the optimizers" in caption_of(figure)
+
+
+def test_an_unconverged_network_is_hollow() -> None:
+    figure = networks_figure(some_networks(), metrics=("trace",))
+    faces = [point.get_markerfacecolor() for point in artists(figure, "point")]
+    assert faces[1] == "white"
+    assert "white" not in (faces[0], faces[2])
+    assert "1 of 3 values are unconverged (hollow)" in caption_of(figure)
+
+
+def test_both_intervals_of_a_network_are_drawn() -> None:
+    figure = networks_figure(some_networks(2)[:3], metrics=("trace",))
+    thin, thick = (line.get_xdata() for line in artists(figure, "interval"))
+    assert thin[0] < thick[0] < 40 < thick[1] < thin[1]
+    assert thin[1] == pytest.approx(40 + 1.96 * 2, abs=0.01)
+
+
+def test_thirty_networks_stay_apart() -> None:
+    names = [f"experiments/of/last/summer/seed-{i}/with-a-long-name.pt" for i in range(30)]
+    rows = [
+        {"name": name, "metric": "trace", "value": 1.0 + i, "status": "ok", "on": "test"}
+        for i, name in enumerate(names)
+    ]
+    figure = networks_figure(rows)
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_yticklabels()
+    assert len({label.get_text() for label in labels}) == 30
+    boxes = [label.get_window_extent() for label in labels]
+    tops = sorted(boxes, key=lambda box: box.y0)
+    assert all(below.y1 <= above.y0 for below, above in pairwise(tops))
+
+
+def test_an_interval_of_an_accuracy_ends_at_all() -> None:
+    rows = best_table(grid(**SMALL))
+    wide = [{**row, "high": 1.2} if row.get("low") is not None else row for row in rows]
+    drawn = [
+        max(line.get_ydata())
+        for line in artists(comparison_figure(wide, metrics=("accuracy",)), "interval")
+    ]
+    assert drawn
+    assert max(drawn) == 100

@@ -138,7 +138,11 @@ def test_fields_from_the_future_are_named() -> None:
         (AnalysisConfig, {"dtype": "float16"}, "`dtype` is one of float32, float64"),
         (AnalysisConfig, {"backend": "jax"}, "`backend` is one of curvature, pyhessian"),
         (AnalysisConfig, {"trace_method": "newton"}, "`trace_method` is one of auto, split"),
-        (AnalysisConfig, {"eigmax_method": "qr"}, "`eigmax_method` is one of lanczos, power"),
+        (
+            AnalysisConfig,
+            {"eigmax_method": "qr"},
+            "`eigmax_method` is one of lanczos, staged, power",
+        ),
         (AnalysisConfig, {"device": "gpu"}, "`device` is auto, cpu, cuda, cuda:N or mps"),
         (AnalysisConfig, {"device": "cuda:x"}, "`device` is auto"),
         (AnalysisConfig, {"params": ("",)}, "`params` has an empty entry."),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from curvature.runs import table
 from curvature.runs.table import (
+    Table,
     columns,
     read_csv,
     read_rows,
@@ -201,17 +203,55 @@ def test_columns_stand_in_the_order_of_the_contract() -> None:
     ]
 
 
-def test_parquet_says_what_it_needs_or_brings_the_rows_back(tmp_path: Path) -> None:
-    try:
-        import pandas
-        import pyarrow  # noqa: F401
-    except ImportError:
-        with pytest.raises(
-            ModuleNotFoundError, match=r"pip install 'curvature-toolkit\[parquet\]'"
-        ):
-            write_parquet(tmp_path / "a.parquet", [row()])
-        return
-    write_parquet(tmp_path / "a.parquet", [row(), row(step=11, value=math.nan)])
+def test_parquet_brings_the_rows_back(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    rows = [
+        row(seed=2**62 + 1, converged=True, **{"run.optimizer_options": "growth=1"}),
+        row(step=None, value=math.nan, seed=None, converged=None, message=None),
+        row(step=12, value=3, seed=0, converged=False, **{"run.optimizer_options": 5}),
+    ]
+    write_parquet(tmp_path / "a.parquet", rows)
     found = pandas.read_parquet(tmp_path / "a.parquet")
-    assert list(found["step"]) == [10, 11]
-    assert found["status"].tolist() == [None, "diverged"]
+    assert list(found.columns) == columns([*rows, {"status": None}])
+    assert found["step"].tolist() == [10, pandas.NA, 12]
+    assert found["seed"].tolist() == [2**62 + 1, pandas.NA, 0]  # no detour by a float
+    assert found["converged"].tolist() == [True, pandas.NA, False]
+    assert found["value"].dtype == "float64"
+    assert found["status"].isna().tolist() == [True, False, True]
+    assert found["status"][1] == "diverged"
+    assert found["run.optimizer_options"].dropna().tolist() == ["growth=1", "5"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_a_table_becomes_a_data_frame(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    write_rows(tmp_path / "runs" / "a.jsonl", [row(), row(step=11, value=math.inf)])
+    table = read_table(tmp_path / "runs")
+    frame = table.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame.columns) == columns(table)
+    assert frame["step"].tolist() == [10, 11]
+    assert frame["value"].isna().tolist() == [False, True]
+    assert frame.groupby("status")["step"].max()["diverged"] == 11
+
+
+def test_a_data_frame_needs_pandas_and_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    needed = r"pip install 'curvature-toolkit\[parquet\]'"
+    with pytest.raises(ModuleNotFoundError, match=needed):
+        write_parquet(tmp_path / "a.parquet", [row()])
+    with pytest.raises(ModuleNotFoundError, match=needed):
+        Table([row()]).to_pandas()
+    assert not list(tmp_path.iterdir())
+
+
+def test_parquet_needs_pyarrow_and_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pandas")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'curvature-toolkit\[parquet\]'"):
+        write_parquet(tmp_path / "a.parquet", [row()])

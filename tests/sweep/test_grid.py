@@ -1,9 +1,12 @@
 """Which runs a grid consists of."""
 
+from pathlib import Path
+
 import pytest
 
-from curvature.runs.config import RunConfig
+from curvature.runs.config import AnalysisConfig, RunConfig
 from curvature.sweep import grid, values
+from curvature.sweep.work import works_of
 
 BASE = RunConfig(lr=0.5, seed=3)
 
@@ -61,3 +64,9 @@ def test_values_for_an_optimizer_that_is_not_swept_are_refused() -> None:
 def test_a_grid_without_seeds_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 seed"):
         grid(BASE, optimizers=["sgd"], seeds=0)
+
+
+def test_products_are_plain_in_a_sweep_unless_asked_otherwise(tmp_path: Path) -> None:
+    analyses = [AnalysisConfig(trace=True), AnalysisConfig(eigmax=True, products="auto")]
+    works = works_of([RunConfig()], tmp_path, analyses, (), "cpu")
+    assert [w.analysis.products for w in works if w.analysis] == ["plain", "auto"]

@@ -5,14 +5,16 @@ import importlib
 import inspect
 import re
 import sys
-import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
-TAKE_A_DIRECTORY = ("cifar10", "cifar10c", "images", "npz")  # `npz:data` names no module
+from curvature.names.typed import convert
+
+TAKE_A_DIRECTORY = ("cifar10", "cifar10c", "hf", "images", "npz")  # `npz:data` names no module
 SAME_EVERYWHERE = ("cifar10", "cifar10c")  # wherever the directory lies, its contents are known
 
 _OPTION = re.compile(r"[A-Za-z_]\w*=")
@@ -88,6 +90,22 @@ def pairs(items: Iterable[str]) -> dict[str, str]:
     return options
 
 
+def with_options(text: str, items: Iterable[str], table: Iterable[str] = ()) -> str:
+    """The spec ``text`` with more ``key=value`` options, as if they had been typed in it.
+
+    >>> with_options("vgg19:width=0.25", ["batchnorm=false"], ["vgg19"])
+    'vgg19:width=0.25,batchnorm=false'
+    """
+    spec = parse(text, table)
+    for key, value in pairs(items).items():
+        if key in spec.options:
+            raise ValueError(f"Option `{key}` is given twice: in `{text}` and as `{key}={value}`.")
+        if "," in value:
+            raise ValueError(f"The option `{key}={value}` holds a comma, which ends an option.")
+        spec = replace(spec, options={**spec.options, key: value})
+    return str(spec)
+
+
 def resolve(name: str, table: Mapping[str, Callable[..., Any]], kind: str) -> Callable[..., Any]:
     """Return ``table[name]``, or import ``package.module:callable``.
 
@@ -119,7 +137,23 @@ def call(
     for name, parameter in list(_parameters(function).items())[len(args) :]:
         if parameter.default is parameter.empty and name not in keywords:
             raise ValueError(f"The {kind} needs the option `{name}`; write {name}=….")
-    return function(*args, **keywords)
+    with named(function, kind):
+        return function(*args, **keywords)
+
+
+@contextmanager
+def named(function: Callable[..., Any], kind: str) -> Iterator[None]:
+    """Say which of someone's own functions it was that failed, and how; ours say so themselves."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        if str(getattr(function, "__module__", "")).startswith("curvature."):
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        again = RuntimeError if isinstance(error, RuntimeError) else ValueError
+        raise again(f"The {kind} failed with {what}. CURV_TRACEBACK=1 shows where.") from error
 
 
 def arguments(
@@ -147,7 +181,7 @@ def _arguments(
             raise ValueError(
                 f"The {kind} has no option `{name}`. It has {', '.join(parameters) or 'none'}."
             )
-        keywords[name] = _convert(value, hints.get(name, Any), f"option `{name}` of the {kind}")
+        keywords[name] = convert(value, hints.get(name, Any), f"option `{name}` of the {kind}")
     return keywords
 
 
@@ -174,13 +208,32 @@ def _imported(name: str, kind: str) -> Callable[..., Any]:
         sys.path.insert(0, "")  # the current directory is importable, as with `python -m`
     try:
         thing: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            thing = getattr(thing, part)
-    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
-        raise ValueError(f"The {kind} `{name}` can't be imported: {error}.") from error
+    except Exception as error:  # whatever the module does when it is imported
+        usual = (ImportError, AttributeError, ValueError, SyntaxError)
+        what = error if isinstance(error, usual) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"The {kind} `{name}` can't be imported: {what}.") from error
+    for part in attribute.split("."):
+        if not hasattr(thing, part):
+            raise ValueError(
+                f"The {kind} `{name}` can't be imported: `{module_name}` has no `{attribute}`; "
+                f"it has {_callables(thing)}."
+            )
+        thing = getattr(thing, part)
     if not callable(thing):
         raise ValueError(f"The {kind} `{name}` is a {type(thing).__name__}, not a callable.")
     return typing.cast(Callable[..., Any], thing)
+
+
+def _callables(module: Any) -> str:
+    """What a module defines itself and could have been meant, the first of it."""
+    own = [
+        key
+        for key, value in vars(module).items()
+        if callable(value)
+        and not key.startswith("_")
+        and getattr(value, "__module__", None) == getattr(module, "__name__", None)
+    ]
+    return ", ".join(own[:8]) + ", …" * (len(own) > 8) or "no function of its own"
 
 
 def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -189,52 +242,3 @@ def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(target)
     except (NameError, TypeError, AttributeError):
         return {}
-
-
-def _convert(value: Any, hint: Any, what: str) -> Any:
-    """Turn the typed-in string into the annotated type; anything else passes through."""
-    if not isinstance(value, str):
-        return value
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return _convert_to_one(value, typing.get_args(hint), what)
-    if typing.get_origin(hint) is typing.Literal:
-        choices = [str(choice) for choice in typing.get_args(hint)]
-        if value not in choices:
-            raise ValueError(f"The {what} is one of {', '.join(choices)}, not `{value}`.")
-        return typing.get_args(hint)[choices.index(value)]
-    if hint is bool:
-        if value.lower() not in ("true", "false", "1", "0", "yes", "no"):
-            raise ValueError(f"The {what} is true or false, not `{value}`.")
-        return value.lower() in ("true", "1", "yes")
-    if hint in (int, float):
-        try:
-            return hint(value)
-        except ValueError:
-            number = "whole number" if hint is int else "number"
-            raise ValueError(f"The {what} is a {number}, not `{value}`.") from None
-    return value if hint is str else _literal(value)
-
-
-def _convert_to_one(value: str, members: tuple[Any, ...], what: str) -> Any:
-    """The first member of a union that ``value`` reads as; text comes last, it reads as any."""
-    if type(None) in members and value.lower() == "none":
-        return None
-    order = (int, float, bool)
-    rest = [member for member in members if member not in (*order, str, type(None))]
-    failure = None
-    for member in [m for m in order if m in members] + rest + [m for m in members if m is str]:
-        try:
-            return _convert(value, member, what)
-        except ValueError as error:
-            failure = error
-    raise failure or ValueError(f"The {what} is none, not `{value}`.")
-
-
-def _literal(value: str) -> Any:
-    """A string without a type to go by: a number where it reads as one."""
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return {"true": True, "false": False, "none": None}.get(value.lower(), value)

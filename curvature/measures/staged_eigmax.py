@@ -1,0 +1,154 @@
+"""λ_max by way of a weighted subsample of the examples; values and residuals are of all of them.
+
+Examples are drawn in proportion to tr Λ_i, Λ_i the loss's Hessian by the outputs, which one forward
+pass tells, and weighed by 1/(m q_i): so the subsample's operator has the whole one's as its mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.batches import examples
+from curvature.linalg import EigenEstimate, LinearOperator
+from curvature.linalg.neighbour import neighbour_lanczos
+from curvature.losses import Loss
+from curvature.measures.split_trace import refusal
+from curvature.operators import RiskOperator
+
+DRAWN = 128  # images of the subsample
+LEAST = 8 * DRAWN  # examples from which on a subsample is worth its cost
+SHARES = (0.9, 0.0, 0.1)  # of the draws: in proportion to tr Λ_i, to ‖∂ℓ_i/∂f‖, to all alike
+
+
+def staged_refusal(A: LinearOperator) -> str:
+    """Why there is no subsample of A, as a sentence; empty where there is."""
+    why = refusal(A)
+    if isinstance(A, RiskOperator) and A.differences:
+        return "its products are differences of gradients."
+    if not why and isinstance(A, RiskOperator) and A.risk.survey.examples < LEAST:
+        return f"there are fewer than {LEAST:,} examples."
+    return why
+
+
+def staged(
+    A: RiskOperator,
+    linearized: LinearOperator,
+    k: int,
+    *,
+    rtol: float,
+    max_products: int,
+    generator: torch.Generator,
+    report: Callable[[tuple[EigenEstimate, ...]], object] | None,
+    drawn: int = DRAWN,
+) -> tuple[EigenEstimate, ...]:
+    """The ``k`` largest eigenvalues of A; not converged where the subsample was no help.
+
+    Products with A are formed by ``linearized``.
+    """
+    B = subsampled(A, drawn, generator)
+    with B.linearized() as part:
+        found, products = neighbour_lanczos(
+            linearized,
+            part,
+            generator=generator,
+            k=k,
+            rtol=rtol,
+            max_products=max_products,
+            report=report,
+        )
+    count = sum(map(examples, B.risk.batches))
+    where = f"{count} weighted examples by {products} products, 99 %"
+    return tuple(replace(each, searched=where) for each in found)
+
+
+def subsampled(A: RiskOperator, drawn: int, generator: torch.Generator) -> RiskOperator:
+    """The same operator over ``drawn`` examples at the most, weighed to have A as its mean."""
+    risk = A.risk
+    q = _shares(risk)
+    times = _times(q * drawn, generator)
+    weights = times / (drawn * q) * risk.scale
+    loss = risk.loss
+    assert loss is not None
+    B = RiskOperator(
+        EmpiricalRisk(
+            risk.model,
+            Loss(f"weighted {loss.name}", _weighted(loss), _no_weight, None, "sum", additive=True),
+            _chosen(risk, times, weights),
+            params=list(risk.params),
+            micro_batch=risk.micro_batch,
+            mode=risk.mode,
+            tf32=risk.tf32,
+        ),
+        A.kind,
+        diagonal=A.diagonal,
+        memory=A.memory,
+    )
+    B.way = A.choose_way()
+    return B
+
+
+def _shares(risk: EmpiricalRisk) -> Tensor:
+    """q: which share of the draws goes to each example; see ``SHARES``."""
+    loss = risk.loss
+    assert loss is not None
+    assert loss.root_product is not None
+    signs = torch.Generator().manual_seed(0)
+    found = []
+    with risk.evaluating(), torch.no_grad():
+        for part in risk.all_parts():
+            f, targets = risk.outputs(part), part[1]
+            u = torch.randint(2, (1, *f.shape), generator=signs, dtype=torch.int8)
+            (v,) = loss.root_product(f, targets, u.to(f) * 2 - 1)
+            r = loss.gradient(f, targets)
+            squares = [t.double().reshape(len(f), -1).square().sum(1).cpu() for t in (v, r)]
+            found.append(torch.stack([squares[0], squares[1].sqrt(), torch.ones(len(f))]))
+    sizes = torch.cat(found, dim=1)
+    totals = sizes.sum(1)
+    totals[totals == 0] = torch.inf
+    q = (torch.tensor(SHARES, dtype=torch.float64) / totals) @ sizes
+    return q / q.sum()
+
+
+def _times(expected: Tensor, generator: torch.Generator) -> Tensor:
+    """How often each is drawn, systematically: once more or less than ``expected`` at the most."""
+    ends = expected.cumsum(0) + torch.rand(1, generator=generator, dtype=torch.float64)
+    return torch.diff(ends.floor(), prepend=torch.zeros(1, dtype=torch.float64))
+
+
+def _chosen(risk: EmpiricalRisk, times: Tensor, weights: Tensor) -> list[Any]:
+    """Batches of (inputs, (targets, weights)) of the examples drawn."""
+    batches = []
+    first = 0
+    for batch in risk.batches:
+        n = examples(batch)
+        rows = times[first : first + n].nonzero()[:, 0].tolist()
+        if rows:
+            inputs, targets = risk.rows(batch, rows)
+            batches.append((inputs, (targets, weights[first : first + n][rows])))
+        first += n
+    return batches
+
+
+def _weighted(loss: Loss) -> Callable[[Tensor, Any], Tensor]:
+    """Σ_i c_i ω_i ℓ_i."""
+
+    def single(f: Tensor, y: Any) -> Tensor:
+        return loss.sum(f[None], y[None])
+
+    def sum_(outputs: Tensor, targets: Any) -> Tensor:
+        y, c = targets
+        each: Tensor = torch.func.vmap(single)(outputs, y)
+        total: Tensor = (each * c).sum()
+        return total
+
+    return sum_
+
+
+def _no_weight(outputs: Tensor, targets: Any) -> Tensor:
+    return torch.ones(())

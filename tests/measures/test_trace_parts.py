@@ -1,0 +1,248 @@
+"""The scale-invariant trace, blocks and sampling errors against dense Hessians in float64."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jacfwd, vmap
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import curvature
+from curvature.derivatives.own_blocks import curved_tensors
+from curvature.measures.functional_trace import tensors_with_a_part
+from curvature.measures.trace import trace
+from curvature.operators import ggn, hessian
+from tests.conftest import seeded
+from tests.corpus.case import f64, randn
+
+X, LABELS = randn(60, 6), torch.randint(5, (60,), generator=seeded(1))
+
+
+def network(activation: type[nn.Module], width: int = 8) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = nn.Linear(6, width), nn.LayerNorm(width), activation(), nn.Linear(width, 5)
+        return nn.Sequential(
+            *(layers if activation is nn.GELU else [layers[0], *layers[2:]])
+        ).double()
+
+
+def dense_diagonal(model: nn.Module, X: Tensor = X, labels: Tensor = LABELS) -> dict[str, Tensor]:
+    """H_ii by forward over reverse, in the shapes of the parameters."""
+    params = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(p: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(functional_call(model, p, (X,)), labels)
+
+    H = jacfwd(grad(loss))(params)
+    return {
+        name: H[name][name].reshape(p.numel(), p.numel()).diagonal().view_as(p)
+        for name, p in params.items()
+    }
+
+
+def dense_scaled(model: nn.Module, **data: Tensor) -> float:
+    diagonal = dense_diagonal(model, **data)
+    return sum(
+        float((p.detach().square() * diagonal[k]).sum()) for k, p in model.named_parameters()
+    )
+
+
+both = pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU])
+
+
+@both
+def test_exact_is_exact_in_every_number(activation: type[nn.Module]) -> None:
+    model = network(activation)
+    H = hessian(model, "cross_entropy", (X, LABELS), batch_size=25)
+    found = trace(H, method="exact", scale_invariant=True)
+    diagonal = {name: float(d.sum()) for name, d in dense_diagonal(model).items()}
+    assert found.value == pytest.approx(sum(diagonal.values()), rel=1e-9)
+    assert found.blocks == pytest.approx(diagonal, rel=1e-8, abs=1e-12)
+    assert found.standard_error == 0
+    assert set(found.block_errors.values()) == {0}
+    assert found.scale_invariant.value == pytest.approx(dense_scaled(model), rel=1e-9)
+    assert found.scale_invariant.standard_error == 0
+    assert found.converged
+    assert ("tr(H−G) exactly" in found.method) == (activation is nn.GELU)
+
+
+@both
+@pytest.mark.parametrize("method", ["split", "hutchinson"])
+def test_the_scale_invariant_estimate_lies_within_its_error(
+    activation: type[nn.Module], method: Any
+) -> None:
+    model = network(activation)
+    H = hessian(model, "cross_entropy", (X, LABELS), batch_size=25)
+    found = trace(H, method=method, scale_invariant=True, rtol=0.05).scale_invariant
+    assert found.converged
+    assert 0 < found.standard_error <= 0.05 * found.value
+    assert abs(found.value - dense_scaled(model)) <= 4 * found.standard_error
+
+
+def test_the_interval_of_the_scale_invariant_trace_covers_the_exact_one() -> None:
+    model = network(nn.GELU)
+    H = hessian(model, "cross_entropy", (X, LABELS), batch_size=10)
+    exact, exact_scaled = (
+        sum(float(d.sum()) for d in dense_diagonal(model).values()),
+        dense_scaled(model),
+    )
+    inside = inside_scaled = 0
+    for seed in range(40):
+        found = trace(H, rtol=0.25, scale_invariant=True, generator=seeded(seed))
+        low, high = found.interval()
+        inside += low <= exact <= high
+        low, high = found.scale_invariant.interval()
+        inside_scaled += low <= exact_scaled <= high
+    assert min(inside, inside_scaled) >= 0.85 * 40
+
+
+def test_scaling_a_convolution_before_batch_norm_changes_only_the_plain_trace() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 3, 3, bias=False),
+            nn.BatchNorm2d(3, eps=1e-14),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(48, 4),
+        ).double()
+    x, y = randn(20, 1, 6, 6), torch.randint(4, (20,), generator=seeded(2))
+    model(x)  # statistics of the images, once
+
+    def measured() -> Any:
+        return trace(
+            hessian(model.eval(), "cross_entropy", (x, y)), method="exact", scale_invariant=True
+        )
+
+    before = measured()
+    with torch.no_grad():
+        model[0].weight *= 10
+        model[1].running_mean *= 10
+        model[1].running_var *= 100
+    after = measured()
+    assert before.scale_invariant.value == pytest.approx(
+        dense_scaled(model, X=x, labels=y), rel=1e-8
+    )
+    assert after.scale_invariant.value == pytest.approx(before.scale_invariant.value, rel=1e-8)
+    assert after.value < 0.9 * before.value
+
+
+def test_weight_decay_adds_itself_times_the_squared_norm() -> None:
+    model = network(nn.ReLU)
+    plain, decayed = (
+        trace(
+            hessian(model, "cross_entropy", (X, LABELS), weight_decay=d),
+            method="exact",
+            scale_invariant=True,
+        )
+        for d in (0.0, 0.5)
+    )
+    squares = sum(float(p.detach().square().sum()) for p in model.parameters())
+    assert decayed.scale_invariant.value == pytest.approx(
+        plain.scale_invariant.value + 0.5 * squares
+    )
+    assert decayed.blocks["0.weight"] == pytest.approx(plain.blocks["0.weight"] + 0.5 * 48)
+
+
+def test_blocks_of_a_smooth_network_lie_within_their_errors() -> None:
+    model = network(nn.GELU)
+    H = hessian(model, "cross_entropy", (X, LABELS), batch_size=10)
+    assert trace(H, rtol=0.1).blocks is None
+    found = trace(H, rtol=0.3, blocks=True, scale_invariant=True)
+    for name, diagonal in dense_diagonal(model).items():
+        gap = abs(found.blocks[name] - float(diagonal.sum()))
+        assert gap <= 4 * found.block_errors[name] + 1e-12, name
+        assert found.block_errors[name] > 0
+    assert sum(found.blocks.values()) == pytest.approx(found.value)
+    scaled = found.scale_invariant
+    assert abs(scaled.value - dense_scaled(model)) <= 4 * scaled.standard_error
+
+
+def test_the_examples_spread_counts_the_functional_hessian() -> None:
+    x, y = randn(200, 6, seed=5), torch.randint(5, (200,), generator=seeded(6))
+    model = network(nn.GELU)
+    params = {name: p.detach() for name, p in model.named_parameters()}
+
+    def own_trace(x_i: Tensor, y_i: Tensor) -> Tensor:
+        def loss(p: dict[str, Tensor]) -> Tensor:
+            return F.cross_entropy(functional_call(model, p, (x_i[None],)), y_i[None])
+
+        H = jacfwd(grad(loss))(params)
+        return sum(H[k][k].reshape(p.numel(), p.numel()).trace() for k, p in params.items())
+
+    single = vmap(own_trace)(x, y)
+    H = hessian(model, "cross_entropy", (x, y), batch_size=20)
+    found = trace(H, rtol=1e-9, max_passes=16)
+    expected = math.hypot(float(single.std()) / math.sqrt(200), found.standard_error)
+    assert found.sampling_error == pytest.approx(expected, rel=0.3)
+
+
+def test_only_tensors_with_a_curvature_of_their_own_are_probed() -> None:
+    H = hessian(network(nn.GELU), "cross_entropy", (X, LABELS))
+    assert tensors_with_a_part(H.risk, seeded(0)) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert (
+        tensors_with_a_part(hessian(network(nn.ReLU), "cross_entropy", (X, LABELS)).risk, seeded(0))
+        == []
+    )
+
+
+def test_a_tensor_is_curved_by_itself_or_only_with_another() -> None:
+    a, b, c = (torch.randn(3, generator=seeded(s), dtype=f64).requires_grad_() for s in range(3))
+    value = (a * b).sum() + c.square().sum()
+    params = {"x.a": a, "x.b": b, "y.c": c}
+    assert curved_tensors(value, params, generator=seeded(0), tolerance=1e-12) == ["y.c"]
+
+
+def test_a_few_parameters_are_done_by_unit_vectors_and_many_are_said_to_be_sampled() -> None:
+    small = hessian(
+        nn.Sequential(nn.Linear(6, 5), nn.Tanh()).double(), "cross_entropy", (X, LABELS)
+    )
+    assert "tr(H−G) exactly" in trace(small, method="auto").method
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        large = nn.Sequential(nn.Linear(6, 700), nn.GELU(), nn.Linear(700, 5)).double()
+    found = trace(hessian(large, "cross_entropy", (X, LABELS)), method="exact", rtol=0.5)
+    assert "tr(G) exactly, tr(H−G) by differences" in found.method
+    assert found.standard_error > 0
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that a tensor made by any operation holds."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for each in found if isinstance(found, (tuple, list)) else (found,):
+            if isinstance(each, Tensor):
+                self.numbers = max(self.numbers, each.numel())
+        return found
+
+
+@pytest.mark.parametrize(("method", "squares"), [("split", 0.1), ("exact", 1.0)])
+def test_a_thousand_classes_form_no_matrix_per_example(method: Any, squares: float) -> None:
+    """The root of Λ is applied, never formed; exactly, one identity holds all the unit vectors."""
+    classes = 1000
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, classes))
+    labels = torch.randint(classes, (8,), generator=seeded(1))
+    G = ggn(model, "cross_entropy", (X[:8].float(), labels))
+    with Largest() as largest:
+        curvature.trace(G, method=method, max_passes=4)
+    assert 8 * classes <= largest.numbers <= squares * classes**2
+
+
+def test_what_has_no_weights_or_no_blocks_is_refused() -> None:
+    matrix = torch.diag(torch.arange(1.0, 9.0, dtype=f64))
+    A = curvature.LinearOperator.from_matrix(matrix)
+    with pytest.raises(ValueError, match="needs the weights"):
+        trace(A, scale_invariant=True)
+    with pytest.raises(ValueError, match="no `blocks` apart"):
+        trace(A, blocks=True)
