@@ -44,12 +44,12 @@ def main() -> None:
             },
         )
         if "hvp" in args.only:
-            hvp.measure(subject, tools, results, rounds=1 if args.quick else 5)
+            hvp.measure(subject, tools, results, rounds=1 if args.quick else 2)
         for name, table in (("trace", trace), ("eigmax", eigmax)):
             if name in args.only and args.who in ("all", "peers"):
                 table.measure_peers(subject, tools, results, quick=args.quick)
             if name in args.only and args.who in ("all", "ours"):
-                table.measure_ours(subject, results, quick=args.quick)
+                table.measure_ours(subject, results, quick=args.quick, seconds=args.seconds)
     if "memory" in args.only:
         memory.measure(tools, results, quick=args.quick)
     if "growth" in args.only:
@@ -98,6 +98,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", help="folder of what was measured; by default a temporary one")
     parser.add_argument("--report", help="write the tables to this file (Markdown)")
     parser.add_argument("--picture", help="draw error against time into this file")
+    parser.add_argument(
+        "--seconds", type=float, default=300, help="of our seeds in a row, the processor's (300)"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="seconds: one tiny network")
     args = parser.parse_args()

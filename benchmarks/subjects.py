@@ -46,7 +46,7 @@ class _Known:
 CHECKPOINTS = {
     "resnet20": _Known("ResNet-20, PyHessian's checkpoint", 512, "resnet20:shortcut=B"),
     "vgg19": _Known("VGG-19, width 1/8", 2048),
-    "vit": _Known("ViT of the study's shape, width 64, depth 4", 512, smooth=True),
+    "vit": _Known("ViT of the study's shape, width 64, depth 4", 128, smooth=True),
 }
 DIGITS = "digits"
 
@@ -67,6 +67,8 @@ def load(
     load_weights(model, found.weights)
     generator = torch.Generator().manual_seed(0)
     chosen = choose(data, examples=images or known.images, generator=generator)
+    if images not in (None, known.images):
+        name = f"{name}@{images}"
     return _subject(name, known.title, model, chosen, smooth=known.smooth)
 
 

@@ -13,6 +13,7 @@ from results import Results
 
 _SCRIPT = Path(__file__).resolve().parents[1] / "peak.py"
 MODELS = ("resnet20", "vgg19", "vit_study")
+QUICK = ("resnet20:width=2",)
 _IMAGES = 128
 
 
@@ -22,7 +23,7 @@ def measure(tools: dict[str, ModuleType], results: Results, *, quick: bool) -> N
         return
     missing = {piece for piece in PIECES if piece in ("pyhessian", "curvlinops", "eigenthings")}
     pieces = [piece for piece in PIECES if piece not in missing - set(tools)]
-    for model in ("resnet20:width=2",) if quick else MODELS:
+    for model in QUICK if quick else MODELS:
         for piece in pieces if not quick else ("training step", "product"):
             results.part(
                 f"memory/{model}/{piece}", partial(_peak, model, piece, 16 if quick else _IMAGES)

@@ -13,7 +13,6 @@ from unit import interleaved, unit
 
 WANTED = 0.01
 _PRODUCTS = 3  # of the calls that are timed
-_SECONDS = 900  # of the processor's time that the seeds of one row may take
 
 
 def measure_peers(
@@ -39,16 +38,17 @@ def measure_peers(
             )
 
 
-def measure_ours(subject: Subject, results: Results, *, quick: bool) -> None:
+def measure_ours(subject: Subject, results: Results, *, quick: bool, seconds: float) -> None:
     """Seeds of our own, each from nothing, at tolerances around the one in question."""
     seeds = 3 if quick else 20
-    for rtol, count in ((WANTED, seeds), (0.03, seeds // 2), (0.003, seeds // 2)):
+    others = () if quick else ((0.03, 10), (0.003, 10))
+    for rtol, count in ((WANTED, seeds), *others):
         works = lambda rtol=rtol: (  # noqa: E731
             partial(ours.trace, subject.model, subject.batches, rtol=rtol)
         )
         results.part(
             f"trace/{subject.name}/ours/{rtol:g}",
-            partial(_seeds, subject, works(), count, _SECONDS if rtol == WANTED else _SECONDS / 3),
+            partial(_seeds, subject, works(), count, seconds if rtol == WANTED else seconds / 3),
         )
 
 
