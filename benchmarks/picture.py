@@ -10,6 +10,7 @@ from results import Results
 from unit import middle
 
 _COLORS = {"ours": "C3", "pyhessian": "C0", "curvlinops": "C2", "eigenthings": "C4"}
+_WIDTHS = {"pyhessian": 4, "curvlinops": 2, "eigenthings": 1}  # they lie on each other
 
 
 def draw(results: Results, path: Path) -> None:
@@ -19,12 +20,20 @@ def draw(results: Results, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     names = [n for n in report.SUBJECTS if results.get(f"trace/{n}/pool") is not None]
-    figure, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names), 3.4), squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(max(6, 3.6 * len(names)), 3.6), squeeze=False
+    )
     for axis, name in zip(axes[0], names, strict=True):
         _panel(axis, results, name)
-    axes[0, 0].set_ylabel("relative error of Tr(H) (root mean square)")
-    axes[0, -1].legend(fontsize=7)
-    figure.tight_layout()
+    axes[0, 0].set_ylabel("relative error of Tr(H)")
+    lines = {
+        line.get_label(): line
+        for axis in axes[0]
+        for line in axis.get_lines()
+        if not line.get_label().startswith("_")
+    }
+    figure.legend(lines.values(), lines, loc="lower center", ncols=4, fontsize=7, frameon=False)
+    figure.tight_layout(rect=(0, 0.13, 1, 1))
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -38,7 +47,13 @@ def _panel(axis: Any, results: Results, name: str) -> None:
         each, title = middle(run["cpu"] for run in calls["runs"]), report.TITLES[tool]
         deviation = pool["deviation"] / abs(pool["value"])
         products = np.geomspace(1, max(10, 4e4 * deviation**2), 30)
-        axis.plot(products * each, deviation / products**0.5, color=_COLORS[tool], label=title)
+        axis.plot(
+            products * each,
+            deviation / products**0.5,
+            color=_COLORS[tool],
+            lw=_WIDTHS[tool],
+            label=title,
+        )
         for method, style in (("hutch++", "--"), ("xtrace", ":")):
             if (tool, method) in (("curvlinops", "xtrace"), ("curvlinops", "hutch++")) or (
                 (tool, method) == ("eigenthings", "hutch++")
