@@ -23,7 +23,7 @@ from curvature.operators.kinds import Kind, product
 
 WORTH_IT = 64  # examples from which on a measurement pays
 MEASURED = 16  # examples on which ways are compared at least
-OF_ALL = 128  # else one in so many, as a micro-batch holds them: some costs are per call
+OF_ALL = 32  # else one in so many, as a micro-batch holds them: some costs are per call
 FASTER = 0.95  # of the time that the way before it takes
 # Relative, of outputs and of products. Where a ReLU's input rounds to the other side of 0, float32
 # products of 32 images differ by 3e-4 to 2e-3 from float64 ones, plain ones as often.
