@@ -66,7 +66,7 @@ def _trace(results: Results, name: str, subject: dict[str, Any]) -> str:
         f"{subject['images']:,} images\n\n"
     )
     if reference is None:
-        return title.strip()
+        return title.strip() if results.get(f"eigmax/{name}/ours") else ""
     ours = results.get(f"trace/{name}/ours/{trace.WANTED:g}")
     rows, best = [], None
     if ours:
