@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 TESTED := .venv/.tested
+PEERS := .venv-peers/.installed
 
 help:  ## Show what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -39,7 +40,14 @@ test: lint types  ## Set up, then check style and types and run the tests
 soak: $(TESTED)  ## Kill sweeps and trainings at twenty moments each: minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -m soak
 
-clean:  ## Remove what was set up
-	rm -rf .venv build demo dist *.egg-info
+peers: $(PEERS)  ## Set up .venv-peers with the packages that the benchmark compares with
 
-.PHONY: help install demo lint types test soak clean
+$(PEERS): setup.cfg pyproject.toml constraints.txt benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --constraint constraints.txt --requirement benchmarks/peers.txt --editable .
+	touch $@
+
+clean:  ## Remove what was set up
+	rm -rf .venv .venv-peers build demo dist *.egg-info
+
+.PHONY: help install demo peers lint types test soak clean

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from curvature.optimizers import OPTIMIZERS, build, closure
 
@@ -45,15 +45,37 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, a smaller network")
-    quick = parser.parse_args().quick
+def measure(*, quick: bool) -> dict[str, Any]:
+    """Each optimizer's step in gradients: the median and the quartiles over rounds."""
     rounds, width, images = (5, 16, 32) if quick else (40, 32, 64)
-    torch.set_num_threads(1)
     inputs, targets = torch.randn(images, 3, 32, 32), torch.randint(10, (images,))
-    loss_fn = nn.functional.cross_entropy
+    work = _works(width, inputs, targets)
+    for _ in range(2):  # the second step is the first with a w_{t−1}
+        for step in work.values():
+            step()
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds):
+        for name, step in work.items():
+            times[name].append(seconds(step))
+    ratios = {
+        name: statistics.quantiles(
+            [t / g for t, g in zip(times[name], times["gradient"], strict=True)], n=4
+        )
+        for name in EXPECTED
+    }
+    size = sum(p.numel() for p in network(width).parameters())
+    unit = statistics.median(times["gradient"])
+    return {
+        "parameters": size,
+        "images": images,
+        "rounds": rounds,
+        "gradient": unit,
+        "ratios": ratios,
+    }
 
+
+def _works(width: int, inputs: Tensor, targets: Tensor) -> dict[str, Callable[[], Any]]:
+    loss_fn = nn.functional.cross_entropy
     plain = network(width)
 
     def gradient() -> None:
@@ -67,22 +89,23 @@ def main() -> None:
         work[name] = lambda optimizer=optimizer, model=model: optimizer.step(
             closure(model, loss_fn, [(inputs, targets)])
         )
-    for _ in range(2):  # the second step is the first with a w_{t−1}
-        for step in work.values():
-            step()
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(rounds):
-        for name, step in work.items():
-            times[name].append(seconds(step))
+    return work
 
-    unit = statistics.median(times["gradient"])
-    size = sum(p.numel() for p in plain.parameters())
-    print(f"{size:,} parameters, {images} images, torch {torch.__version__}, CPU, 1 thread")
-    print(f"gradient: {unit * 1e3:.1f} ms; {rounds} rounds")
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, a smaller network")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1)
+    found = measure(quick=quick)
+    print(
+        f"{found['parameters']:,} parameters, {found['images']} images, torch {torch.__version__}, "
+        "CPU, 1 thread"
+    )
+    print(f"gradient: {found['gradient'] * 1e3:.1f} ms; {found['rounds']} rounds")
     print(f"{'optimizer':<10}{'ratio':>7}{'quartiles':>16}{'expected':>10}{'off by':>8}")
     for name, expected in EXPECTED.items():
-        ratios = [t / g for t, g in zip(times[name], times["gradient"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        low, middle, high = found["ratios"][name]
         off = middle / expected - 1
         print(f"{name:<10}{middle:>7.3f}{low:>9.3f}–{high:.3f}{expected:>9.1f}{off:>+8.1%}")
 

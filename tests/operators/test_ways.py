@@ -169,6 +169,21 @@ def test_few_examples_are_not_worth_a_measurement(monkeypatch: pytest.MonkeyPatc
     assert check_against_plain(build(Network)) == "double backward, graph kept"
 
 
+@pytest.mark.parametrize(("of_all", "seen"), [(1000, 2), (2, 3), (1, 4)])
+def test_ways_are_compared_on_more_of_more_examples(
+    of_all: int, seen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "MEASURED", 2)
+    monkeypatch.setattr(ways, "OF_ALL", of_all)
+    model, sizes = build(Network), set()
+    risk = EmpiricalRisk(model, "cross_entropy", DATA)
+    assert risk.survey.examples == len(X)
+    model.register_forward_pre_hook(lambda module, args: sizes.add(len(args[0])))
+    with risk.evaluating():
+        ways.fastest(risk, "hessian")
+    assert sizes == {seen}
+
+
 def test_what_is_not_faster_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways, "FASTER", 0.0)
     assert check_against_plain(build(Network)) == "double backward, graph kept"
