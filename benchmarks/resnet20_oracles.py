@@ -4,66 +4,23 @@
 
 Tr(H): this network is piecewise linear in each parameter, so tr(H) = tr(G), and tr(G) is summed
 exactly from the gradient of every logit of every image: tr(G_i) = Σ_cd Λ_cd ⟨∇f_c, ∇f_d⟩.
-λ_max: ``scipy.sparse.linalg.eigsh`` over autograd twice written out here, and PyHessian's power
+λ_max: ``scipy.sparse.linalg.eigsh`` over autograd twice written out, and PyHessian's power
 iteration run to a tight tolerance.
 """
 
 import argparse
 import json
 import time
-import warnings
 
-import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
-from torch.nn import functional as F
 
 from curvature import datasets, models
 from curvature.datasets.batches import choose, fixed
 from curvature.runs.checkpoint import load_checkpoint
 from curvature.runs.loading import load_weights
-
-
-def exact_trace(model: torch.nn.Module, batches: list) -> float:
-    """Σ_i tr(J_iᵀ Λ_i J_i) / N, one image and one logit at a time; sums in float64."""
-    params = list(model.parameters())
-    total, n = 0.0, 0
-    for x, _ in batches:
-        for image in x:
-            f = model(image[None])[0]
-            p = f.detach().double().softmax(0)
-            rows = [torch.autograd.grad(f_c, params, retain_graph=True) for f_c in f]
-            J = torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in rows])
-            gram = (J @ J.T).double()
-            total += float((p * gram.diag()).sum() - p @ gram @ p)
-            n += 1
-    return total / n
-
-
-def product(model: torch.nn.Module, batches: list, v: np.ndarray) -> np.ndarray:
-    """Hv of the mean loss, by autograd twice."""
-    params = list(model.parameters())
-    n = sum(len(y) for _, y in batches)
-    out = np.zeros(len(v))
-    pieces = torch.split(torch.from_numpy(v).float().reshape(-1), [p.numel() for p in params])
-    z = [piece.view_as(p) for piece, p in zip(pieces, params, strict=True)]
-    for x, y in batches:
-        loss = F.cross_entropy(model(x), y, reduction="sum") / n
-        g = torch.autograd.grad(loss, params, create_graph=True)
-        Hz = torch.autograd.grad(g, params, z)
-        out += torch.cat([h.reshape(-1) for h in Hz]).double().numpy()
-    return out
-
-
-def pyhessian_eigmax(model: torch.nn.Module, batches: list, tol: float) -> float:
-    """PyHessian's power iteration to a tolerance far below its default."""
-    from pyhessian import hessian
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        asked = hessian(model, torch.nn.CrossEntropyLoss(), dataloader=batches, cuda=False)
-        values, _ = asked.eigenvalues(maxIter=200, tol=tol)
-    return float(values[0])
+from peers import pyhessian_tool
+from tables.reference import gauss_newton_trace, product
 
 
 def main() -> None:
@@ -84,7 +41,7 @@ def main() -> None:
     n = sum(p.numel() for p in model.parameters())
     found = {"examples": len(data), "data_hash": data.hash}
     for name, compute in {
-        "trace_exact": lambda: exact_trace(model, batches),
+        "trace_exact": lambda: gauss_newton_trace(model, batches),
         "eigmax_eigsh": lambda: float(
             eigsh(
                 LinearOperator((n, n), matvec=lambda v: product(model, batches, v), dtype=float),
@@ -94,7 +51,9 @@ def main() -> None:
                 return_eigenvectors=False,
             )[0]
         ),
-        "eigmax_pyhessian_tol_1e-5": lambda: pyhessian_eigmax(model, batches, 1e-5),
+        "eigmax_pyhessian_tol_1e-5": lambda: (
+            pyhessian_tool.eigmax(model, batches, 0, tol=1e-5).value
+        ),
     }.items():
         start = time.perf_counter()
         found[name] = compute()

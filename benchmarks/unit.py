@@ -84,6 +84,19 @@ def interleaved(
     return runs
 
 
+def over_seeds(
+    work: Callable[[int], Any],
+    unit: Callable[[], Seconds],
+    *,
+    seeds: int,
+    seconds: float = float("inf"),
+) -> list[dict[str, Any]]:
+    """``work`` of one seed after another, interleaved with gradients."""
+    numbers = iter(range(seeds))
+    works = {"work": lambda: work(next(numbers))}
+    return interleaved(works, unit, rounds=seeds, seconds=seconds)["work"]
+
+
 def middle(values: Iterable[float]) -> float:
     return statistics.median(list(values))
 

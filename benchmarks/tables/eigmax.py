@@ -9,7 +9,7 @@ from peers import ours
 from results import Results
 from subjects import Subject
 from tables import reference
-from unit import interleaved, unit
+from unit import over_seeds, unit
 
 WANTED = 1e-3
 
@@ -46,14 +46,9 @@ def _found(tool: ModuleType, subject: Subject, seed: int) -> dict[str, Any]:
 
 
 def _runs(subject: Subject, work: Any, seeds: int, seconds: float = math.inf) -> Any:
-    numbers = iter(range(seeds))
+    gradient = partial(unit, subject.model, subject.batches)
     try:
-        return interleaved(
-            {"run": lambda: work(next(numbers))},
-            lambda: unit(subject.model, subject.batches),
-            rounds=seeds,
-            seconds=seconds,
-        )["run"]
+        return over_seeds(work, gradient, seeds=seeds, seconds=seconds)
     except RuntimeError as error:
         return {"failed": str(error)[:200]}
 

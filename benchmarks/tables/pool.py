@@ -54,7 +54,6 @@ class _Grams:
     def __init__(self, Z: Tensor, HZ: Tensor, HHZ: Tensor) -> None:
         self.zh, self.zhh = Z @ HZ.T, Z @ HHZ.T
         self.hh, self.hhh = HZ @ HZ.T, HZ @ HHZ.T
-        self.hhhh = HHZ @ HHZ.T
 
 
 def _hutchpp(g: _Grams, rows: Tensor) -> float:

@@ -9,7 +9,7 @@ from peers import ours
 from results import Results
 from subjects import Subject
 from tables import pool, reference
-from unit import interleaved, unit
+from unit import interleaved, over_seeds, unit
 
 WANTED = 0.01
 _PRODUCTS = 3  # of the calls that are timed
@@ -60,14 +60,8 @@ def reference_of(subject: Subject, results: Results, *, quick: bool = False) -> 
 
 
 def _seeds(subject: Subject, work: Any, count: int, seconds: float) -> list[dict[str, Any]]:
-    numbers = iter(range(count))
-    runs = interleaved(
-        {"ours": lambda: work(next(numbers))},
-        lambda: unit(subject.model, subject.batches),
-        rounds=count,
-        seconds=seconds,
-    )
-    return runs["ours"]
+    gradient = partial(unit, subject.model, subject.batches)
+    return over_seeds(work, gradient, seeds=count, seconds=seconds)
 
 
 def _calls(subject: Subject, tool: ModuleType, *, rounds: int) -> dict[str, Any]:
