@@ -11,17 +11,16 @@ import click
 from curvature.analysis import Interrupted, Row
 from curvature.analysis import analyze as analyze_checkpoint
 from curvature.runs.checkpoint import load_checkpoint
-from curvature.runs.config import AnalysisConfig
+from curvature.runs.config import SPLITS, AnalysisConfig
 from curvature.runs.csv_table import write_csv
 from curvature.runs.saved_folders import require_checkpoint
 from curvature.runs.table import write_rows
 
-from .errors import BAD_INPUT, one_line
+from .errors import BAD_INPUT, INTERRUPTED, one_line
 from .options import completing, more_options, options_from
-from .output import INTERRUPTED, WEIGHTS, Output, output_options
+from .output import WEIGHTS, Output, output_options
 from .tables import refuse_to_replace, require_place
 
-SPLITS = ("train", "val", "test")
 TABLES = {".jsonl": write_rows, ".csv": write_csv}
 
 

@@ -17,12 +17,12 @@ from curvature.statistics import Verdict, at_best, best_settings, is_tracked, se
 from curvature.statistics import compare as verdicts_on
 from curvature.statistics.settings import LARGER_IS_BETTER, SMALLER_IS_BETTER
 
+from .compare_networks import METRICS
 from .compare_networks import run as compare_networks
 from .options import more_options, options_from
 from .output import TITLES, WEIGHTS, Output, number, output_options
 from .tables import read_sources, require_columns, selection_options, write_figure
 
-METRICS = ("accuracy", "trace", "eigmax")
 SETTING = ("run.optimizer", "run.lr", "run.weight_decay")
 CHOICES = (*LARGER_IS_BETTER, *SMALLER_IS_BETTER)
 NETWORKS_ONLY = ("table", "labels", "against", "weights", "trust")

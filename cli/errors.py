@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from curvature.runs.messages import harmless
 
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 BAD_INPUT = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError)
 
 

@@ -12,7 +12,7 @@ import click
 
 from curvature import __version__
 
-from .errors import BAD_INPUT, one_line
+from .errors import BAD_INPUT, INTERRUPTED, one_line
 
 COMMANDS = {
     "train": "Train a network to a checkpoint.",
@@ -76,7 +76,7 @@ class _Refused(click.ClickException):
 
 
 class _Interrupted(_Refused):
-    exit_code = 130  # of a program that Ctrl-C ended
+    exit_code = INTERRUPTED
 
 
 @click.group(

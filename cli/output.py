@@ -30,7 +30,6 @@ WEIGHTS = (
     "names with its dot (encoder.)."
 )
 PIPED_WIDTH = 200  # a file has no width, and a row that is folded can't be searched
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 TITLES = {
     "loss": "loss",

@@ -15,17 +15,17 @@ from typing import Any
 import click
 from rich.progress import TextColumn
 
-from curvature.runs.config import AnalysisConfig, RunConfig
+from curvature.runs.config import SPLITS, AnalysisConfig, RunConfig
 from curvature.sweep import SweepProgress, grid, values
 from curvature.sweep import estimate as estimate_sweep
 from curvature.sweep import sweep as run_sweep
 
+from .errors import INTERRUPTED
 from .options import completing, more_options, options_from
-from .output import INTERRUPTED, Output, lasting, output_options
+from .output import Output, lasting, output_options
 from .sweep_answers import SWEPT, show_estimate, show_result
 
 ELSEWHERE = ("model", "data", "split", "loss", "seed", "batch_size", "device")
-SPLITS = ("train", "val", "test")
 LOG_SECONDS = 30.0  # between lines of progress where there is no terminal
 
 

@@ -18,8 +18,9 @@ from curvature.runs.sinks import tensorboard_sink
 from curvature.training import Progress, TrainingResult
 from curvature.training import train as train_run
 
+from .errors import INTERRUPTED
 from .options import more_options, options_from
-from .output import INTERRUPTED, Output, number, output_options
+from .output import Output, number, output_options
 from .tracking import tracking_options
 
 

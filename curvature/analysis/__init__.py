@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from curvature.analysis.measured import Report, Row, describing_rows, measured_rows
+from curvature.analysis.measured import Report, describing_rows, measured_rows
 from curvature.analysis.subject import Subject, load_subject
 from curvature.measures.plan import Plan, plan
 from curvature.operators import RiskOperator, hessian
 from curvature.runs.checkpoint import Checkpoint, load_checkpoint
 from curvature.runs.config import AnalysisConfig
+from curvature.runs.rows import Row
 
 __all__ = ["Interrupted", "Row", "Subject", "analyze", "load_subject", "operator_of", "plan_of"]
 

@@ -19,8 +19,8 @@ from curvature.measures.performance import performance
 from curvature.measures.trace import Method, trace
 from curvature.operators import RiskOperator
 from curvature.runs.config import AnalysisConfig
+from curvature.runs.rows import Row, measured_row
 
-Row = dict[str, Any]
 Report = Callable[[str, Any], object]  # (metric, interim estimate)
 Told = Callable[[Any], object]
 
@@ -38,7 +38,7 @@ def describing_rows(subject: Subject) -> list[Row]:
         ("gradient_norm", scale.gradient_norm, None),
     ]
     return [
-        _row(metric, value=value, sampling_error=error, method="exact", seconds=seconds)
+        measured_row(metric, value=value, sampling_error=error, method="exact", seconds=seconds)
         for metric, value, error in values
         if value is not None
     ]
@@ -60,7 +60,7 @@ def measured_rows(H: RiskOperator, config: AnalysisConfig, report: Report) -> It
         try:
             found = measure(H, config, generator, partial(report, metric))
         except FloatingPointError as error:
-            found = [_row(metric, status="diverged", converged=False, message=str(error))]
+            found = [measured_row(metric, status="diverged", converged=False, message=str(error))]
         seconds = time.perf_counter() - start
         yield from ({**row, "seconds": seconds} for row in found)
 
@@ -77,7 +77,7 @@ def _trace(H: RiskOperator, config: AnalysisConfig, generator: Generator, told: 
     )
     measures = {"trace": found, "scale_invariant_trace": found.scale_invariant}
     return [
-        _row(
+        measured_row(
             metric,
             value=each.value,
             standard_error=each.standard_error,
@@ -147,7 +147,7 @@ def _pyhessian_eigmax(
 def _eigen_row(
     metric: str, found: EigenEstimate, method: str, H: RiskOperator, *, index: int = 0
 ) -> Row:
-    return _row(
+    return measured_row(
         metric,
         index=index,
         value=found.value,
@@ -161,7 +161,7 @@ def _eigen_row(
 
 
 def _crosscheck_row(metric: str, found: crosscheck.CrossCheck) -> Row:
-    return _row(
+    return measured_row(
         metric,
         value=found.value,
         standard_error=found.standard_error,
@@ -176,11 +176,3 @@ def _crosscheck_row(metric: str, found: crosscheck.CrossCheck) -> Row:
 def _error(H: RiskOperator) -> float | None:
     """Of products by differences, relative to the largest eigenvalue met with."""
     return None if H.differences is None else H.differences.error
-
-
-def _row(metric: str, **fields: Any) -> Row:
-    """A row with every column, the absent ones None."""
-    row: Row = {"metric": metric, "block": None, "probe": None, "index": 0}
-    row |= dict.fromkeys(("value", "standard_error", "sampling_error", "residual", "passes"))
-    row |= dict.fromkeys(("seconds", "method", "products", "products_error"))
-    return {**row, "converged": True, "status": "ok", "message": None, **fields}

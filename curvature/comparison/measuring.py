@@ -11,7 +11,7 @@ from torch import Tensor
 
 from curvature import names
 from curvature.analysis import Subject, analyze, load_subject
-from curvature.comparison.sources import Network
+from curvature.comparison.sources import CURVATURES, Network
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.models import MODELS
 from curvature.runs.checkpoint import Checkpoint
@@ -21,7 +21,7 @@ from curvature.statistics.protocol import refuse_other_protocols
 
 MEASURED = (
     *("loss", "accuracy", "calibration_error", "weight_norm", "gradient_norm"),
-    *("trace", "eigmax", "eigmin", "eigenvalue"),
+    *CURVATURES,
 )
 
 Say = Callable[[str], None]

@@ -15,10 +15,11 @@ from curvature.runs.folder import RunFolder
 from curvature.runs.rows import Row
 from curvature.runs.table import read_csv, read_rows, read_table
 from curvature.statistics import is_tracked, measured_on, select
+from curvature.statistics.bounds import EIGENVALUES
 from curvature.statistics.provenance import portable
 
 READERS: dict[str, Callable[[Path], list[Row]]] = {".jsonl": read_rows, ".csv": read_csv}
-CURVATURES = ("trace", "eigmax", "eigmin", "eigenvalue")
+CURVATURES = ("trace", *EIGENVALUES)
 
 Source = str | os.PathLike[str] | Checkpoint | Sequence[Mapping[str, Any]]
 

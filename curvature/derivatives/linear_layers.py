@@ -49,15 +49,15 @@ class LinearLayers:
             return
         known = {id(p): name for name, p in params.items()}
         found = record(model, params, forward).covered
+        own_of: dict[nn.Module, set[str]] = {}
         for module in model.modules():
             own = {known[id(p)] for p in module._parameters.values() if id(p) in known}
             if type(module) in _KINDS and own <= found and not own.isdisjoint(names):
-                self._modules.append(module)
+                own_of[module] = own
+        self._modules = list(own_of)
         x, y, _ = self._captured(forward)
-        self._modules = [m for m in self._modules if m in x and _is_its_own(m, x[m], y[m])]
-        for module in self._modules:
-            own = {known[id(p)] for p in module._parameters.values() if id(p) in known}
-            self.covered |= own
+        self._modules = [m for m in own_of if m in x and _is_its_own(m, x[m], y[m])]
+        self.covered.update(*(own_of[m] for m in self._modules))
 
     def hold(
         self, forward: Callable[[], Tensor], rest: list[Tensor], seeds: Callable[[Tensor], Tensor]
@@ -66,7 +66,7 @@ class LinearLayers:
         x, y, f = self._captured(forward)
         r = seeds(f.detach())
         inner = [m for m in self._modules if m in x]
-        wanted: list[Any] = [*rest, *(edge for edge in (self._edges[m] for m in inner))]
+        wanted: list[Any] = [*rest, *(self._edges[m] for m in inner)]
         grads = (
             torch.autograd.grad(f, wanted, r, allow_unused=True)
             if f.requires_grad and wanted

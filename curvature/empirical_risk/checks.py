@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from curvature.derivatives.products import gradient
 from curvature.empirical_risk.evaluation import random_state
-from curvature.empirical_risk.nested import floats_in, part_of, shapes_in
+from curvature.empirical_risk.nested import floats_in, part_of, shapes_in, uneven_parts
 from curvature.empirical_risk.outputs import call_model, taken_apart
 from curvature.losses import NO_MEAN, Loss, check_reduction, examples_in, not_additive
 
@@ -100,11 +100,7 @@ def check_sum(loss: Loss, outputs: Any, targets: Any) -> None:
     n = examples_in(targets)
     if n < 2 or not any(t.ndim and len(t) == n for t in floats_in(outputs)):
         return
-    cut = max(1, n // 3)  # uneven, so that a mean of the parts' means is not enough
-    parts = [
-        (part_of(outputs, start, stop, n), part_of(targets, start, stop, n))
-        for start, stop in ((0, cut), (cut, n))
-    ]
+    parts = uneven_parts((outputs, targets), n)
     check_reduction(loss, (outputs, targets), parts)
     if not loss.additive:
         _check_slopes(loss, (outputs, targets), parts, n)

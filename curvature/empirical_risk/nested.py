@@ -18,6 +18,12 @@ def part_of(batch: Any, start: int, stop: int, n: int) -> Any:
     return map_tensors(batch, lambda t: t[start:stop] if t.ndim and len(t) == n else t)
 
 
+def uneven_parts(batch: Any, n: int) -> list[Any]:
+    """A nested batch of ``n`` in two: the mean over it is not the mean of the parts' means."""
+    cut = max(1, n // 3)
+    return [part_of(batch, 0, cut, n), part_of(batch, cut, n, n)]
+
+
 def rows_of(batch: Any, rows: list[int], n: int) -> Any:
     """Chosen examples of a nested batch of ``n``; anything else in it stays whole."""
     return map_tensors(batch, lambda t: t[rows] if t.ndim and len(t) == n else t)

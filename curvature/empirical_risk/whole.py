@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from curvature.derivatives.products import gradient
-from curvature.empirical_risk.nested import leading_dimensions, part_of
+from curvature.empirical_risk.nested import leading_dimensions, uneven_parts
 from curvature.losses import NO_MEAN, check_additive, not_additive
 
 _NAME = "loss(model, batch)"
@@ -47,7 +47,7 @@ class WholeLoss:
         self.check_sum(model, batch)
         whole, *parts = (
             torch.cat([g.reshape(-1) for g in gradient(self.sum_and_weight(model, b)[0], leaves)])
-            for b in (batch, *_parts(batch))
+            for b in (batch, *uneven_parts(batch, examples_of(batch)))
         )
         gap = float((whole - parts[0] - parts[1]).norm())
         if gap > _SLOPE * sum(float(g.norm()) for g in (whole, *parts)):
@@ -56,10 +56,14 @@ class WholeLoss:
     def check_sum(self, model: nn.Module, batch: Any) -> None:
         """Refuse a plain mean over a batch that isn't the mean of its parts' means, weighed."""
         mean, weight, is_plain = self._called(model, batch)
-        if examples_of(batch) < 2 or not is_plain:
+        n = examples_of(batch)
+        if n < 2 or not is_plain:
             return
-        found = [self.sum_and_weight(model, part) for part in _parts(batch)]
-        sums, sizes = [float(total.detach()) for total, _ in found], [int(n) for _, n in found]
+        found = [self.sum_and_weight(model, part) for part in uneven_parts(batch, n)]
+        sums, sizes = (
+            [float(total.detach()) for total, _ in found],
+            [int(size) for _, size in found],
+        )
         check_additive(_NAME, float(mean.detach()) * weight, sums, sizes)
 
     def _called(self, model: nn.Module, part: Any) -> tuple[Tensor, Any, bool]:
@@ -87,12 +91,6 @@ class WholeLoss:
 
 def _kind(value: Any) -> str:
     return f"a {type(value).__name__}"
-
-
-def _parts(batch: Any) -> list[Any]:
-    n = examples_of(batch)
-    cut = max(1, n // 3)  # uneven, so that a mean of the parts' means is not enough
-    return [part_of(batch, 0, cut, n), part_of(batch, cut, n, n)]
 
 
 def examples_of(batch: Any) -> int:

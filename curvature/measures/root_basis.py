@@ -66,16 +66,16 @@ class RootBasis:
                 f = risk.outputs(part)
                 grams.append(output_gram(f[0], risk.leaves))
                 roots.append(self._columns(f.detach(), part[1])[0].cpu())
-        scaled = [gram / gram.trace() for gram in grams if gram.trace() > 0]
-        common = sum(scaled, torch.zeros_like(grams[0]))
-        if len(scaled) < 2 or not common.isfinite().all():
+        scaled = [gram / (float(gram.trace()) or 1.0) for gram in grams]
+        common = torch.stack(scaled).sum(0)
+        if not common.isfinite().all():
             return None
-        found = [
-            (_cross_terms(S.mT @ gram @ S), _cross_terms(Q.mT @ S.mT @ gram @ S @ Q))
-            for S, gram in zip(roots, grams, strict=True)
-            for Q in [_basis(S, common - gram / gram.trace() if gram.trace() > 0 else common)]
-        ]
-        as_it_is, turned = (sum(terms) for terms in zip(*found, strict=True))
+        as_it_is = turned = 0.0
+        for S, gram, own in zip(roots, grams, scaled, strict=True):
+            K = S.mT @ gram @ S
+            Q = _basis(S, common - own)
+            as_it_is += _cross_terms(K)
+            turned += _cross_terms(Q.mT @ K @ Q)
         return common if turned < _CLEARLY * as_it_is else None
 
 

@@ -23,14 +23,12 @@ from curvature.operators import RiskOperator
 
 DRAWN = 128  # images of the subsample
 LEAST = 8 * DRAWN  # examples from which on a subsample is worth its cost
-SHARES = (0.9, 0.0, 0.1)  # of the draws: in proportion to tr Λ_i, to ‖∂ℓ_i/∂f‖, to all alike
+SHARES = (0.9, 0.1)  # of the draws: in proportion to tr Λ_i, to all alike
 
 
 def staged_refusal(A: LinearOperator) -> str:
     """Why there is no subsample of A, as a sentence; empty where there is."""
     why = refusal(A)
-    if isinstance(A, RiskOperator) and A.differences:
-        return "its products are differences of gradients."
     if not why and isinstance(A, RiskOperator) and A.risk.survey.examples < LEAST:
         return f"there are fewer than {LEAST:,} examples."
     return why
@@ -105,9 +103,8 @@ def _shares(risk: EmpiricalRisk) -> Tensor:
             f, targets = risk.outputs(part), part[1]
             u = torch.randint(2, (1, *f.shape), generator=signs, dtype=torch.int8)
             (v,) = loss.root_product(f, targets, u.to(f) * 2 - 1)
-            r = loss.gradient(f, targets)
-            squares = [t.double().reshape(len(f), -1).square().sum(1).cpu() for t in (v, r)]
-            found.append(torch.stack([squares[0], squares[1].sqrt(), torch.ones(len(f))]))
+            size = v.double().reshape(len(f), -1).square().sum(1).cpu()
+            found.append(torch.stack([size, torch.ones_like(size)]))
     sizes = torch.cat(found, dim=1)
     totals = sizes.sum(1)
     totals[totals == 0] = torch.inf

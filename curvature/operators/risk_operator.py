@@ -51,9 +51,8 @@ class RiskOperator(LinearOperator):
         self.memory = memory  # bytes that graphs may take; None: a share of what is free
         self.differences = differences  # in place of autograd twice
         self.reserved = 0.0  # of memory, for the micro-batch at work beside those that are kept
-        self.way: Way | None = (
-            PLAIN if plain or differences else None
-        )  # else the first product chooses one
+        chosen = PLAIN if plain or differences else None
+        self.way: Way | None = chosen  # None: the first product chooses one
         self.method = PLAIN.name  # of the last product
         super().__init__(
             self._over_all_batches,

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from curvature import names
 from curvature.runs.fields import checked, option
 
+SPLITS = ("train", "val", "test")
 FORMAT = 1  # of the ids: raise it when a field changes its meaning
 
 _COMPILE = "--compile/--no-compile"
@@ -135,9 +136,7 @@ class AnalysisConfig(_Hashed):
 
     model: str | None = option(None, "Model, where the checkpoint doesn't say: a name or factory.")
     data: str | None = option(None, "Data: NAME[:DIR][,key=value…]; else the checkpoint's own.")
-    split: str = option(
-        "test", "Part of the data: train, val or test.", choices=("train", "val", "test")
-    )
+    split: str = option("test", "Part of the data: train, val or test.", choices=SPLITS)
     examples: int | None = option(
         None, "Take N examples: seeded, balanced over the classes.", least=1
     )

@@ -66,6 +66,14 @@ COLUMNS = (
 )
 
 
+def measured_row(metric: str, **fields: Any) -> Row:
+    """A row of one number with every column of a measurement, the absent ones None."""
+    row: Row = {"metric": metric, "block": None, "probe": None, "index": 0}
+    row |= dict.fromkeys(("value", "standard_error", "sampling_error", "residual", "passes"))
+    row |= dict.fromkeys(("seconds", "method", "products", "products_error"))
+    return {**row, "converged": True, "status": "ok", "message": None, **fields}
+
+
 def columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """The columns that the rows have: `COLUMNS` in their order, then the others by name."""
     there = {name for row in rows for name in row}

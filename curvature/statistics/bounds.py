@@ -16,7 +16,7 @@ from curvature.statistics.intervals import t_quantile
 FEWEST_DEGREES = 6  # the fewest seen of traces got by parts, whose rows don't tell theirs
 ROUNDING = {"float32": 3e-4, "float64": 1e-9}  # relative; λ_max moves by it with the images' order
 
-_EIGENVALUES = ("eigmax", "eigmin", "eigenvalue")
+EIGENVALUES = ("eigmax", "eigmin", "eigenvalue")
 _BY_PROBES = ("trace",)
 
 
@@ -53,7 +53,7 @@ def bounds(row: Mapping[str, Any], *, share: int = 1, confidence: float = 0.95) 
 
 def _half_width(row: Mapping[str, Any], alpha: float) -> float | None:
     metric, error, residual = row.get("metric"), row.get("standard_error"), row.get("residual")
-    if metric in _EIGENVALUES:
+    if metric in EIGENVALUES:
         return None if residual is None else float(residual)
     if metric not in _BY_PROBES or error == 0:
         return 0.0

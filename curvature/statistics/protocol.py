@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from curvature.statistics.bounds import EIGENVALUES
 from curvature.statistics.provenance import portable, shown
 
 ON = ("split", "examples", "data", "data_hash", "batchnorm", "dtype", "tf32", "block")
@@ -10,7 +11,6 @@ OF_THE_LOSS = ("loss", "reduction", "params")
 
 _UNSAID = {"tf32": False}
 _NOT_OF_THE_LOSS = ("accuracy", "calibration_error")
-_EIGENVALUES = ("eigmax", "eigmin", "eigenvalue")
 
 
 def refuse_other_protocols(rows: Iterable[Mapping[str, Any]]) -> None:
@@ -39,7 +39,7 @@ def protocol_of(metric: Any) -> tuple[str, ...]:
     """The fields that a metric's meaning depends on."""
     if metric in _NOT_OF_THE_LOSS:
         return ON
-    if metric in _EIGENVALUES:  # PyHessian's is the largest in magnitude, and without a residual
+    if metric in EIGENVALUES:  # PyHessian's is the largest in magnitude, and without a residual
         return (*ON, *OF_THE_LOSS, "weight_decay_counted", "method")
     return (*ON, *OF_THE_LOSS, "weight_decay_counted")
 

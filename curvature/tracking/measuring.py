@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +13,7 @@ from curvature.measures.eigmax import eigmax
 from curvature.measures.trace import trace
 from curvature.operators import RiskOperator
 from curvature.optimizers import Threshold
-
-Row = dict[str, Any]
+from curvature.runs.rows import Row, measured_row
 
 METRICS = ("eigmax", "trace")
 TRACE_SHARE = 4  # the part of the budget that goes to the trace, where λ_max is measured too
@@ -52,17 +50,17 @@ def measured_rows(
 
 def diverged_rows(metrics: tuple[str, ...], message: str) -> list[Row]:
     """Rows without a value, where the loss or a product is not a number."""
-    return [_row(m, converged=False, status="diverged", message=message) for m in metrics]
+    return [measured_row(m, converged=False, status="diverged", message=message) for m in metrics]
 
 
 def threshold_row(threshold: Threshold) -> Row:
     """The λ_max beyond which the optimizer's steps diverge, to be drawn beside it."""
-    return _row("stability_threshold", value=threshold.value, method=threshold.formula)
+    return measured_row("stability_threshold", value=threshold.value, method=threshold.formula)
 
 
 def _trace(H: RiskOperator, most: int, rtol: float, generator: torch.Generator) -> Row:
     found = trace(H, rtol=rtol, max_passes=most, generator=generator)
-    return _row(
+    return measured_row(
         "trace",
         value=found.value,
         standard_error=found.standard_error,
@@ -83,7 +81,7 @@ def _eigmax(
     message = None
     if not found.converged:
         message = f"stopped after {most} products, the budget: a larger one is not ruled out"
-    row = _row(
+    row = measured_row(
         "eigmax",
         value=found.value,
         residual=found.residual,
@@ -100,11 +98,3 @@ def _timed(measure: Callable[[], Row]) -> Row:
     begun = time.perf_counter()
     row = measure()
     return {**row, "seconds": time.perf_counter() - begun}
-
-
-def _row(metric: str, **fields: Any) -> Row:
-    """A row with every column, the absent ones None."""
-    row: Row = {"metric": metric, "block": None, "probe": None, "index": 0}
-    row |= dict.fromkeys(("value", "standard_error", "sampling_error", "residual", "passes"))
-    row |= dict.fromkeys(("seconds", "method", "products"))
-    return {**row, "converged": True, "status": "ok", "message": None, **fields}
