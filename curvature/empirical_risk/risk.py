@@ -17,7 +17,7 @@ from curvature.empirical_risk.described import described, in_a_line
 from curvature.empirical_risk.evaluation import evaluating
 from curvature.empirical_risk.model import subject
 from curvature.empirical_risk.nested import digest, moved, part_of, rows_of
-from curvature.empirical_risk.outputs import as_returned, call_model, logits_of
+from curvature.empirical_risk.outputs import as_returned, call_model, logits_in, logits_of
 from curvature.empirical_risk.survey import Survey, go_over_all
 from curvature.empirical_risk.whole import WholeLoss, examples_of, named_whole
 from curvature.losses import Loss, as_loss, whole_loss
@@ -242,14 +242,25 @@ class EmpiricalRisk:
         """How many a batch holds; 0 where that isn't known."""
         return examples_of(batch) if self.loss is None else examples(batch)
 
-    def sum_and_weight(self, part: Any) -> tuple[Tensor, Tensor]:
-        """Σ_i ω_i ℓ_i and Σ_i ω_i of a micro-batch; refuses what doesn't add up."""
+    def sum_and_weight(self, part: Any) -> tuple[Tensor, Tensor, Any]:
+        """Σ_i ω_i ℓ_i, Σ_i ω_i and predictions of a micro-batch; refuses what doesn't add up."""
         if self.loss is None:
             self._whole_loss.check_sum(self.model, part)
-            return self._whole_loss.sum_and_weight(self.model, part)
-        outputs = self.predictions(part)
-        check_sum(self.loss, outputs, part[1])
-        return self.loss.sum(outputs, part[1]), self.loss.weight(outputs, part[1])
+            return *self._whole_loss.sum_and_weight(self.model, part), None
+        found = self.predictions(part)
+        check_sum(self.loss, found, part[1])
+        return self.loss.sum(found, part[1]), self.loss.weight(found, part[1]), found
+
+    def logits_and_targets(self) -> Iterator[tuple[Tensor | None, Any]]:
+        """All in order, in no pass where the survey kept them; None where a model returns else."""
+        kept = self.survey.outputs
+        if kept is not None:
+            for f, (_, targets) in zip(kept, self.batches, strict=True):
+                yield f, moved(targets, self.device, self.dtype)
+            return
+        for part in self.all_parts():
+            with torch.no_grad():
+                yield logits_in(self.predictions(part)), part[1]
 
     def check(self, batch: Any) -> None:
         """Refuse what is random, and examples that depend on each other though they are cut."""

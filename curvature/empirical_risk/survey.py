@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from curvature.display import Shown
+from curvature.empirical_risk.outputs import logits_in
 
 if TYPE_CHECKING:
     from curvature.empirical_risk.risk import EmpiricalRisk
 
+KEPT = 2**24  # numbers that kept outputs may have
+
 
 @dataclass(frozen=True, repr=False)
 class Survey(Shown):
-    """L(w), Σω and the number of examples."""
+    """L(w), Σω and the number of examples; the ``outputs`` of each batch, if tensors not too large.
+
+    They save who needs them another pass.
+    """
 
     _brief = ("weight", "examples")
 
     value: float
     weight: float
     examples: int
+    outputs: tuple[Tensor, ...] | None = field(default=None, repr=False, compare=False)
 
 
 def go_over_all(risk: EmpiricalRisk) -> Survey:
     """One forward pass over all batches; refuses what would make the numbers wrong."""
     total, weight, count, attached = 0.0, 0.0, 0, False
+    outputs = _Outputs()
     # a whole loss may differentiate by its inputs (physics-informed networks)
     with risk.evaluating(), torch.set_grad_enabled(risk.loss is None):
         for index, batch in enumerate(risk.batches):
@@ -35,11 +44,13 @@ def go_over_all(risk: EmpiricalRisk) -> Survey:
                 risk.check(batch)
             attached = attached or (risk.loss is not None and _is_attached(risk, batch))
             for part in risk.parts(batch):
-                part_sum, part_weight = risk.sum_and_weight(part)
+                part_sum, part_weight, predictions = risk.sum_and_weight(part)
                 total += float(part_sum.detach())
                 weight += float(part_weight)
                 attached = attached or part_sum.requires_grad
                 count += risk.examples_in(part)
+                outputs.add(predictions)
+            outputs.end_batch()
     if not weight > 0:
         raise ValueError("No example counts: the weights of all batches are zero.")
     if not attached:
@@ -51,7 +62,31 @@ def go_over_all(risk: EmpiricalRisk) -> Survey:
     value = total if risk.reduction == "sum" else total / weight
     if not math.isfinite(value):
         raise FloatingPointError(f"The loss is {value} at these weights: the run diverged.")
-    return Survey(value, weight, count)
+    return Survey(value, weight, count, outputs.all)
+
+
+class _Outputs:
+    """What the survey has seen of the outputs; nothing any more where that is too much."""
+
+    def __init__(self) -> None:
+        self.all: tuple[Tensor, ...] | None = ()
+        self._parts: list[Tensor] = []
+        self._left = KEPT
+
+    def add(self, predictions: Any) -> None:
+        f = logits_in(predictions)
+        if f is None or f.ndim == 0 or (self._parts and f.shape[1:] != self._parts[0].shape[1:]):
+            self._left = -1
+        else:
+            self._left -= f.numel()
+            self._parts.append(f.detach())
+        if self._left < 0:
+            self.all, self._parts = None, []
+
+    def end_batch(self) -> None:
+        if self.all is not None:
+            self.all += (self._parts[0] if len(self._parts) == 1 else torch.cat(self._parts),)
+            self._parts = []
 
 
 def _is_attached(risk: EmpiricalRisk, batch: Any) -> bool:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from curvature.display import Shown
 from curvature.empirical_risk import EmpiricalRisk
-from curvature.empirical_risk.outputs import logits_in
 from curvature.losses import Loss
 
 BINS = 15  # of equal width in confidence (Guo et al. 2017)
@@ -30,7 +29,7 @@ class Performance(Shown):
 
 
 def performance(risk: EmpiricalRisk) -> Performance:
-    """One forward pass over all batches; the loss comes from the risk's survey.
+    """From the risk's survey; another forward pass where that couldn't keep the outputs.
 
     Classification means logits (N, C) with class indices (N,).
     """
@@ -40,9 +39,8 @@ def performance(risk: EmpiricalRisk) -> Performance:
         )
     found: list[tuple[Tensor, Tensor]] = []
     if risk.loss is not None:
-        with risk.evaluating(), torch.no_grad():
-            for part in risk.all_parts():
-                outputs, targets = logits_in(risk.predictions(part)), part[1]
+        with risk.evaluating():
+            for outputs, targets in risk.logits_and_targets():
                 if outputs is None or not _is_classification(outputs, targets):
                     break
                 found.append(_confidence_and_hit(outputs, targets))

@@ -22,8 +22,8 @@ from curvature.linalg.operator import norm
 from curvature.operators.kinds import Kind, product
 
 WORTH_IT = 64  # examples from which on a measurement pays
-MEASURED = 16  # examples on which ways are compared at least
-OF_ALL = 32  # else one in so many, as a micro-batch holds them: some costs are per call
+MEASURED = (16, 32)  # examples on which ways are compared: one in sixteen of all, within these,
+OF_ALL = 64  # or more where that is one in so many: some costs are per call, not per example
 FASTER = 0.95  # of the time that the way before it takes
 # Relative, of outputs and of products. Where a ReLU's input rounds to the other side of 0, float32
 # products of 32 images differ by 3e-4 to 2e-3 from float64 ones, plain ones as often.
@@ -56,8 +56,9 @@ def fastest(risk: EmpiricalRisk, kind: Kind) -> Way:
     """The fastest way that agrees with plain double backward; inside the risk's ``evaluating``."""
     if not has_convolutions(risk.model) or risk.survey.examples < WORTH_IT:
         return PLAIN
-    count = min(max(MEASURED, risk.survey.examples // OF_ALL), risk.largest_part)
-    part = risk.few(next(iter(risk.batches)), count)
+    part = risk.few(
+        next(iter(risk.batches)), min(_measured(risk.survey.examples), risk.largest_part)
+    )
     folding = recorded(risk.model, lambda: _value(risk, part))
     if not folding.pairs:
         return PLAIN
@@ -68,6 +69,11 @@ def fastest(risk: EmpiricalRisk, kind: Kind) -> Way:
     if risk.loss is not None and isinstance(part[0], Tensor) and part[0].ndim == 4:
         ways.append(Way(f"{name}, channels last", folding, channels_last=True))
     return _fastest_of(ways, risk, kind, part)
+
+
+def _measured(examples: int) -> int:
+    least, enough = MEASURED
+    return max(least, min(examples // 16, enough), examples // OF_ALL)
 
 
 def _fastest_of(ways: list[Way], risk: EmpiricalRisk, kind: Kind, part: Any) -> Way:

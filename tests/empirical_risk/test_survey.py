@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curvature import EmpiricalRisk, hessian
+from curvature.empirical_risk import survey
+from curvature.measures.performance import Performance, performance
 from tests.conftest import seeded
 
 X, Y = torch.randn(6, 4, generator=seeded(0)), torch.arange(6) % 3
@@ -46,3 +48,39 @@ def test_padding_without_a_graph_is_none() -> None:
     y = torch.cat([torch.full((3,), -100), Y[3:]])
     risk = EmpiricalRisk(nn.Linear(4, 3), counted, [(X[:2], y[:2]), (X[2:], y[2:])])
     assert risk.survey.weight == 3
+
+
+class Counting(nn.Linear):
+    """Counts the examples that pass through."""
+
+    seen = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        return super().forward(x)
+
+
+def test_the_survey_saves_another_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured() -> tuple[Performance, int]:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = Counting(4, 3)
+        batches = [(X[:4], Y[:4]), (X[4:], Y[4:])]
+        risk = EmpiricalRisk(model, "cross_entropy", batches, micro_batch=3)
+        assert risk.survey.examples == len(X)
+        before = model.seen
+        return performance(risk), model.seen - before
+
+    found, passed = measured()
+    monkeypatch.setattr(survey, "KEPT", 3 * len(X) - 1)  # one number less than there are
+    again, passed_again = measured()
+    assert found == again
+    assert (passed, passed_again) == (0, len(X))
+
+
+def test_outputs_of_several_shapes_are_not_kept() -> None:
+    outputs = survey._Outputs()
+    for columns in (3, 2):
+        outputs.add(torch.zeros(4, columns))
+    outputs.end_batch()
+    assert outputs.all is None

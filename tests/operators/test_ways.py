@@ -173,7 +173,7 @@ def test_few_examples_are_not_worth_a_measurement(monkeypatch: pytest.MonkeyPatc
 def test_ways_are_compared_on_more_of_more_examples(
     of_all: int, seen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ways, "MEASURED", 2)
+    monkeypatch.setattr(ways, "MEASURED", (2, 2))
     monkeypatch.setattr(ways, "OF_ALL", of_all)
     model, sizes = build(Network), set()
     risk = EmpiricalRisk(model, "cross_entropy", DATA)
