@@ -153,8 +153,8 @@ class FunctionalTrace:
         few = len(self.draws[0].counts) * (self.passes - 1) < _DEGREES
         return not self.exact and self.passes > 0 and few
 
-    def advance(self, number: int = 1) -> None:
-        """As many probes for every unit; two the first time."""
+    def advance(self, number: float = 1) -> None:
+        """As many probes for every unit, at random one more of what isn't whole; two at first."""
         if self.exact:
             self._take_the_diagonal()
             return

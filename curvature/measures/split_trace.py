@@ -20,6 +20,7 @@ from curvature.operators import RiskOperator
 
 Report = Callable[[MeasuredTrace], object]
 _UNITS = 64  # parameters for which products with all unit vectors are cheaper than probes
+_KNOWN, _WELL_KNOWN = 32, 400  # degrees of freedom from which on a variance tells what is lacking
 _UNITS_ON_REQUEST = 4096  # the same where exactness is asked for
 
 
@@ -173,23 +174,30 @@ def split_trace(
 
 
 def _advance_one(parts: _Parts, kind: int, wanted: float, left: float) -> None:
-    """More draws for the part that gains most, no more than are ``wanted``."""
-    G, R = parts.G, parts.R
-    if R is not None and parts.is_young:
-        R.advance()
-    elif G is not None and (R is None or _gain(G, kind) >= _gain(R, kind)):
-        rest = R.variance(kind) if R else 0.0
-        G.advance(G.budget_for(max(0.0, wanted - rest), kind))
+    """More draws for the part that lacks most of the cheapest way to the ``wanted`` variance.
+
+    The variance of p passes being V/p at a cost of cp, that is p in proportion to √(V/c).
+    """
+    if parts.R is not None and parts.is_young:
+        parts.R.advance()
+        return
+    open_ = [part for part in parts.all if part.variance(kind) > 0]
+    each = [math.sqrt(part.variance(kind) * part.passes / part.cost) for part in open_]
+    whole = math.fsum(x * part.cost for x, part in zip(each, open_, strict=True))
+    aims = [x * whole / max(wanted, 1e-300) for x in each]
+    aim, part = max(zip(aims, open_, strict=True), key=lambda pair: pair[0] / pair[1].passes)
+    if isinstance(part, GaussNewtonTrace):
+        part.advance(part.budget_for(part.variance(kind) * part.passes / aim, kind))
     else:
-        assert R is not None
-        rest = G.variance(kind) if G else 0.0
-        lacking = R.variance(kind) * R.passes / max(wanted - rest, 1e-300) - R.passes
-        # a guess from few probes, so not all of it at once; but each time takes a gradient more
-        R.advance(math.ceil(min(max(0.8 * lacking, 1.0), 3 * R.passes, max(left, 1.0))))
+        part.advance(min(_more(part, kind, aim), max(left, 1.0)))
 
 
-def _gain(part: GaussNewtonTrace | FunctionalTrace, kind: int) -> float:
-    return part.variance(kind) / part.passes / part.cost
+def _more(R: FunctionalTrace, kind: int, aim: float) -> float:
+    """Passes towards ``aim``: most of what it surely takes, for each time costs a gradient more."""
+    lacking, degrees = aim - R.passes, R.draws[kind].degrees()
+    if degrees < _KNOWN:
+        return math.ceil(min(max(0.8 * lacking, 1.0), 3 * R.passes))
+    return lacking * (0.8 if degrees < _WELL_KNOWN else 1.02)
 
 
 def _prepared(
