@@ -19,7 +19,7 @@ from peers.common import split
 from subjects import Batches, Subject
 
 _AT_ONCE = 8  # images whose Jacobians are held
-_TOGETHER = 32  # images that share a probe
+_TOGETHER = 8  # images that share a probe
 
 
 def trace(subject: Subject, *, probes: int) -> dict[str, Any]:
