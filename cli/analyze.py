@@ -71,8 +71,8 @@ def analyze(
       curv analyze runs/ID/checkpoint.pt --trace --eigmax
       curv analyze net.pkl --model resnet20 --data cifar10:DIR --trace --eigmax
 
-    Without --trace, --eigmax, --eigmin or --top, both Tr(H) and λ_max. --data may be repeated, and
-    a folder of Hugging Face's save_pretrained is a checkpoint too.
+    Without --trace, --eigmax, --eigmin or --top, both Tr(H) and λ_max. --data may be repeated. The
+    folder of a run, or of Hugging Face's save_pretrained, is a checkpoint too.
     """
     configs = _configs(data, split, fields)
     write = _writer(out)

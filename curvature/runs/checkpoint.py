@@ -18,6 +18,7 @@ from curvature.runs.loading import load_weights
 from curvature.runs.messages import printable
 from curvature.runs.reading import Contents, read
 from curvature.runs.safetensors_format import write_safetensors
+from curvature.runs.saved_folders import newest_in
 from curvature.runs.weights import check_finite, find_weights, weights_hash
 
 __all__ = [
@@ -84,13 +85,14 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
 def load_checkpoint(path: str | os.PathLike[str], *, weights: str = "auto") -> Checkpoint:
     """Read a checkpoint of ours, or anyone's state dict: torch's formats, gzip, safetensors.
 
+    A folder is one of a run of ours, or of ``save_pretrained``.
     Everything lands on the CPU and nothing in the file is executed. ``weights`` chooses among
     several sets: auto, ema, the key one lies under, or a prefix such as ``encoder.``.
 
     Raises:
         ValueError: if it is no checkpoint, damaged, or would have to run code; FileNotFoundError …
     """
-    path = Path(path)
+    path = newest_in(Path(path))
     contents = read(path)
     found = contents.found
     try:

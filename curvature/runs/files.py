@@ -80,9 +80,7 @@ def require_file(path: Path, what: str, *, empty: bool = False) -> None:
     except OSError as error:
         raise OSError(f"The {what} {path} can't be read: {error.strerror}.") from None
     if stat.S_ISDIR(mode):
-        inside = path / "checkpoint.pt"
-        hint = f"; it has {inside}" if inside.is_file() else ""
-        raise IsADirectoryError(f"{path} is a directory, not a {what}{hint}.")
+        raise IsADirectoryError(f"{path} is a directory, not a {what}.")
     if not stat.S_ISREG(mode):
         raise ValueError(f"{path} is neither a file nor a link to one, so it is no {what}.")
     if not empty and path.stat().st_size == 0:

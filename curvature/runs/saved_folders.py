@@ -21,8 +21,15 @@ _OTHERS = (  # files that tell a folder's kind, what it is, and how to get weigh
 )
 
 
+def newest_in(path: Path) -> Path:
+    """The newest checkpoint of a run's folder; anything else as it is."""
+    inside = path / "checkpoint.pt"
+    return inside if os.path.isfile(inside) else path
+
+
 def require_checkpoint(path: Path) -> None:
-    """Refuse what can be read neither as a file nor as a folder of save_pretrained."""
+    """Refuse what is neither a file nor a folder of a run or of save_pretrained."""
+    path = newest_in(path)
     if is_pretrained(path):
         require_file(weights_in(path), "checkpoint")
         return

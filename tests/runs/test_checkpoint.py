@@ -16,6 +16,7 @@ from curvature.runs.checkpoint import (
     save_checkpoint,
 )
 from curvature.runs.config import RunConfig
+from curvature.runs.saved_folders import require_checkpoint
 from tests.conftest import seeded
 
 
@@ -127,6 +128,12 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
 def test_the_folder_is_made(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "new" / "er" / "a.pt", Checkpoint(small_weights()))
     assert load_checkpoint(tmp_path / "new" / "er" / "a.pt").status == "done"
+
+
+def test_the_folder_of_a_run_stands_for_its_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "run" / "checkpoint.pt", Checkpoint(small_weights(), epoch=3))
+    require_checkpoint(tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run").epoch == 3
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:

@@ -141,9 +141,8 @@ def test_a_broken_safetensors_file_is_told(case: str, tmp_path: Path) -> None:
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     refusal(tmp_path / "missing.pt", "There is no checkpoint at", FileNotFoundError)
     refusal(tmp_path, "is a directory, not a checkpoint", IsADirectoryError)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"x")
-    refusal(tmp_path / "run", r"; it has .*run/checkpoint\.pt", IsADirectoryError)
+    (tmp_path / "run" / "checkpoint.pt").mkdir(parents=True)
+    refusal(tmp_path / "run", "run is a directory, not a checkpoint", IsADirectoryError)
     (tmp_path / "file").write_bytes(b"x")
     refusal(tmp_path / "file" / "a.pt", "file is a file", NotADirectoryError)
     (tmp_path / "loop.pt").symlink_to(tmp_path / "loop.pt")
