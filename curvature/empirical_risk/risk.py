@@ -251,16 +251,22 @@ class EmpiricalRisk:
         check_sum(self.loss, found, part[1])
         return self.loss.sum(found, part[1]), self.loss.weight(found, part[1]), found
 
-    def logits_and_targets(self) -> Iterator[tuple[Tensor | None, Any]]:
-        """All in order, in no pass where the survey kept them; None where a model returns else."""
+    def parts_and_logits(self) -> Iterator[tuple[Any, Tensor | None]]:
+        """All micro-batches in order with what the model returns of them, as the survey kept it.
+
+        None where that is no tensor; to be gone over inside ``evaluating``.
+        """
         kept = self.survey.outputs
-        if kept is not None:
-            for f, (_, targets) in zip(kept, self.batches, strict=True):
-                yield f, moved(targets, self.device, self.dtype)
-            return
-        for part in self.all_parts():
-            with torch.no_grad():
-                yield logits_in(self.predictions(part)), part[1]
+        for index, batch in enumerate(self.batches):
+            first = 0
+            for part in self.parts(batch):
+                if kept is None:
+                    with torch.no_grad():
+                        yield part, logits_in(self.predictions(part))
+                    continue
+                last = first + self.examples_in(part)
+                yield part, kept[index][first:last]
+                first = last
 
     def check(self, batch: Any) -> None:
         """Refuse what is random, and examples that depend on each other though they are cut."""

@@ -20,7 +20,7 @@ KEPT = 2**24  # numbers that kept outputs may have
 
 @dataclass(frozen=True, repr=False)
 class Survey(Shown):
-    """L(w), Σω and the number of examples; the ``outputs`` of each batch, if tensors not too large.
+    """L(w), Σω and the number of examples; the ``outputs`` of each batch, if these are not too many.
 
     They save who needs them another pass.
     """
@@ -48,8 +48,9 @@ def go_over_all(risk: EmpiricalRisk) -> Survey:
                 total += float(part_sum.detach())
                 weight += float(part_weight)
                 attached = attached or part_sum.requires_grad
-                count += risk.examples_in(part)
-                outputs.add(predictions)
+                n = risk.examples_in(part)
+                count += n
+                outputs.add(predictions, n)
             outputs.end_batch()
     if not weight > 0:
         raise ValueError("No example counts: the weights of all batches are zero.")
@@ -73,9 +74,10 @@ class _Outputs:
         self._parts: list[Tensor] = []
         self._left = KEPT
 
-    def add(self, predictions: Any) -> None:
+    def add(self, predictions: Any, examples: int) -> None:
         f = logits_in(predictions)
-        if f is None or f.ndim == 0 or (self._parts and f.shape[1:] != self._parts[0].shape[1:]):
+        first = self._parts[0] if self._parts else f
+        if f is None or first is None or f.shape != (examples, *first.shape[1:]):
             self._left = -1
         else:
             self._left -= f.numel()

@@ -40,10 +40,10 @@ def performance(risk: EmpiricalRisk) -> Performance:
     found: list[tuple[Tensor, Tensor]] = []
     if risk.loss is not None:
         with risk.evaluating():
-            for outputs, targets in risk.logits_and_targets():
-                if outputs is None or not _is_classification(outputs, targets):
+            for part, outputs in risk.parts_and_logits():
+                if outputs is None or not _is_classification(outputs, part[1]):
                     break
-                found.append(_confidence_and_hit(outputs, targets))
+                found.append(_confidence_and_hit(outputs, part[1]))
     survey = risk.survey
     return _performance(survey.value, survey.examples, found)
 

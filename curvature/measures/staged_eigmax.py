@@ -13,17 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvature.derivatives.second_differences import moved_along
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
 from curvature.linalg import EigenEstimate, LinearOperator
 from curvature.linalg.neighbour import neighbour_lanczos
+from curvature.linalg.operator import norm
+from curvature.linalg.random_vectors import rademacher
 from curvature.losses import Loss
 from curvature.measures.split_trace import refusal
 from curvature.operators import RiskOperator
 
 DRAWN = 128  # images of the subsample
 LEAST = 8 * DRAWN  # examples from which on a subsample is worth its cost
-SHARES = (0.9, 0.1)  # of the draws: in proportion to tr Λ_i, to all alike
+# of the draws: in proportion to tr Λ_i, to zᵀJ_iᵀΛ_iJ_iz for one random z, and to all alike. An
+# example that alone makes a large eigenvalue has a large share of tr(JᵀΛJ), whatever its tr Λ_i.
+SHARES = (0.45, 0.45, 0.1)
+MOVED = 1e-3  # of the weights' size, for J_iz as a difference of the outputs
 
 
 def staged_refusal(A: LinearOperator) -> str:
@@ -68,7 +74,7 @@ def staged(
 def subsampled(A: RiskOperator, drawn: int, generator: torch.Generator) -> RiskOperator:
     """The same operator over ``drawn`` examples at the most, weighed to have A as its mean."""
     risk = A.risk
-    q = _shares(risk)
+    q = _shares(A, generator)
     times = _times(q * drawn, generator)
     weights = times / (drawn * q) * risk.scale
     loss = risk.loss
@@ -91,20 +97,25 @@ def subsampled(A: RiskOperator, drawn: int, generator: torch.Generator) -> RiskO
     return B
 
 
-def _shares(risk: EmpiricalRisk) -> Tensor:
+def _shares(A: RiskOperator, generator: torch.Generator) -> Tensor:
     """q: which share of the draws goes to each example; see ``SHARES``."""
-    loss = risk.loss
+    risk, loss = A.risk, A.risk.loss
     assert loss is not None
     assert loss.root_product is not None
-    signs = torch.Generator().manual_seed(0)
+    z = risk.split(rademacher(A, generator))
+    h = MOVED * float(norm(risk.weights())) / risk.size**0.5
     found = []
     with risk.evaluating(), torch.no_grad():
-        for part in risk.all_parts():
-            f, targets = risk.outputs(part), part[1]
-            u = torch.randint(2, (1, *f.shape), generator=signs, dtype=torch.int8)
+        for part, f in risk.parts_and_logits():
+            assert f is not None
+            targets = part[1]
+            u = torch.randint(2, (1, *f.shape), generator=generator, dtype=torch.int8)
             (v,) = loss.root_product(f, targets, u.to(f) * 2 - 1)
-            size = v.double().reshape(len(f), -1).square().sum(1).cpu()
-            found.append(torch.stack([size, torch.ones_like(size)]))
+            with moved_along(risk.leaves, z, h):
+                moved = risk.outputs(part) - f
+            change = loss.gradient(f + moved, targets) - loss.gradient(f, targets)
+            columns = torch.stack([v.square(), moved * change, torch.ones_like(f)])
+            found.append(columns.double().reshape(3, len(f), -1).sum(2).clamp(min=0).cpu())
     sizes = torch.cat(found, dim=1)
     totals = sizes.sum(1)
     totals[totals == 0] = torch.inf

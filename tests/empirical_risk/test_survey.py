@@ -81,6 +81,6 @@ def test_the_survey_saves_another_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_outputs_of_several_shapes_are_not_kept() -> None:
     outputs = survey._Outputs()
     for columns in (3, 2):
-        outputs.add(torch.zeros(4, columns))
+        outputs.add(torch.zeros(4, columns), 4)
     outputs.end_batch()
     assert outputs.all is None

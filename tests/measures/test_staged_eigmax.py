@@ -48,7 +48,7 @@ def test_the_largest_are_right(make: Any, loss: Any) -> None:
 
 def test_it_says_where_a_larger_one_was_looked_for() -> None:
     H = hessian(network(), "cross_entropy", examples())
-    found, plain = eigmax(H, method="staged"), eigmax(H)
+    found, plain = eigmax(H), eigmax(H, method="lanczos")
     assert found.converged
     assert "weighted examples" in found.searched
     assert (found.confidence, plain.confidence, plain.searched) == (0.0, 0.99, "")
