@@ -115,17 +115,16 @@ def _along(s: Tensor, w: Tensor) -> Tensor:
 
 def _per_channel(a: Tensor, b: Tensor) -> Tensor:
     """Σ a b of each channel that goes out, without the product in memory."""
-    return torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+    found: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+    return found
 
 
-def _change(
-    w: Tensor, s: Tensor | None, v: Tensor | None, t: Tensor | None
-) -> Tensor | None:
+def _change(w: Tensor, s: Tensor | None, v: Tensor | None, t: Tensor | None) -> Tensor | None:
     """How s w changes as w and s change by v and t."""
-    if s is None or (v is None and t is None):
+    if s is None:
         return v
     if t is None:
-        return _scaled(v, s)
+        return None if v is None else _scaled(v, s)
     return w * _along(t, w) if v is None else torch.addcmul(_scaled(v, s), w, _along(t, w))
 
 
@@ -141,10 +140,10 @@ def _unscaled(
     by_w = by_s = None
     if by_scaled is not None:
         by_w, by_s = _scaled(by_scaled, s), _per_channel(by_scaled, w)
-    if v is not None:
+    if v is not None and g_w is not None:
         more = _per_channel(v, g_w)
         by_s = more if by_s is None else by_s + more
-    if t is not None:
+    if t is not None and g_w is not None:
         by_w = g_w * _along(t, w) if by_w is None else by_w.addcmul_(g_w, _along(t, w))
     return by_w, by_s
 

@@ -6,51 +6,63 @@ by again, and added there.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-Size = int | Sequence[int]
+Size = int | list[int] | tuple[int, ...]
 
 
 class PiecewiseLinear(TorchFunctionMode):
-    """In the length of a ``with``, whoever calls ReLU or 2-d max-pooling gets those from here."""
+    """In the length of a ``with``, whoever calls ReLU or 2-d max-pooling gets those from here.
+
+    Where pooling follows at once, nothing of the larger map is kept: the two can be interchanged.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: tuple[Callable[[], Tensor | None], Tensor] | None = None  # ReLU: (output, x)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        last, self._last = self._last, None
         ours = _OURS.get(func)
         x = args[0] if args else None
         if ours is None or type(x) is not Tensor or not x.requires_grad:
-            return func(*args, **kwargs)
-        return ours(*args, **kwargs)
+            return func(*args, **kwargs or {})
+        before = last[1] if last and last[0]() is x else None
+        y = ours(before, *args, **kwargs or {})
+        if ours is _relu and y is not x:
+            self._last = weakref.ref(y), x
+        return y
 
 
-def relu(x: Tensor, inplace: bool = False) -> Tensor:
-    """The same as ``torch.nn.functional.relu``."""
+def _relu(_: Tensor | None, x: Tensor, inplace: bool = False) -> Tensor:
     y: Tensor = _ReLU.apply(x, inplace)  # type: ignore[no-untyped-call]
     return y
 
 
-def max_pool2d(
+def _max_pool2d(
+    before: Tensor | None,
     x: Tensor,
     kernel_size: Size,
     stride: Size | None = None,
     padding: Size = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
-    return_indices: bool = False,
+    return_indices: Literal[False] = False,
 ) -> Any:
-    """The same as ``torch.nn.functional.max_pool2d``."""
+    """``before`` is what x is the ReLU of, where it is that. With indices it's another function."""
     window = (kernel_size, stride or (), padding, dilation, ceil_mode)
-    if return_indices:
-        return F.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, True)
-    return _MaxPool.apply(x, window)  # type: ignore[no-untyped-call]
+    rectified = before is not None
+    variable = before if rectified else x
+    return _MaxPool.apply(variable, x.detach(), window, rectified)  # type: ignore[no-untyped-call]
 
 
 class _ReLU(torch.autograd.Function):
@@ -84,50 +96,60 @@ class _Masked(torch.autograd.Function):
         return (None if u is None else _masked(u, ctx.saved_tensors[0])), None
 
 
-def _masked(g: Tensor, y: Tensor) -> Tensor:
-    return torch.ops.aten.threshold_backward(g, y, 0)  # type: ignore[no-any-return]
+def _masked(g: Tensor, y: Tensor | None) -> Tensor:
+    return g if y is None else torch.ops.aten.threshold_backward(g, y, 0)
 
 
 class _MaxPool(torch.autograd.Function):
+    """Of ``values``, which are x or, if ``rectified``, its ReLU."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, window: Sequence[Any]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, values: Tensor, window: Sequence[Any], rectified: bool) -> Any:
         ctx.set_materialize_grads(False)
-        y, where = torch.ops.aten.max_pool2d_with_indices(x, *window)
-        ctx.save_for_backward(x, where.to(torch.int32))  # of a map's places; torch keeps 64 bits
-        ctx.window = window
-        return y  # type: ignore[no-any-return]
+        y, where = torch.ops.aten.max_pool2d_with_indices(values, *window)
+        where = where.to(torch.int32)  # places in a map; torch keeps 64 bits
+        ctx.save_for_backward(y if rectified else None, where)
+        ctx.geometry = values.shape, _layout(values), window
+        return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None) -> Any:
         if g is None:
-            return None, None
-        arguments = (g, *ctx.saved_tensors, ctx.window)
-        return _Spread.apply(*arguments), None  # type: ignore[no-untyped-call]
+            return None, None, None, None
+        spread = _Spread.apply(g, *ctx.saved_tensors, ctx.geometry)  # type: ignore[no-untyped-call]
+        return spread, None, None, None
 
 
 class _Spread(torch.autograd.Function):
-    """g at the places of the largest values; constant in x."""
+    """g at the places of the largest values, as far as these, y, are not 0; constant in y."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, where: Tensor, window: Sequence[Any]) -> Tensor:
+    def forward(ctx: Any, g: Tensor, y: Tensor | None, where: Tensor, geometry: Any) -> Any:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(where)
+        ctx.save_for_backward(y, where)
+        shape, layout, window = geometry
+        like = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=layout)
         backward = torch.ops.aten.max_pool2d_with_indices_backward
-        return backward(g, x, *window, where.long())  # type: ignore[no-any-return]
+        return backward(_masked(g, y), like, *window, where.long())
 
     @staticmethod
     def backward(ctx: Any, u: Tensor | None) -> Any:
         if u is None:
             return None, None, None, None
-        (where,) = ctx.saved_tensors
+        y, where = ctx.saved_tensors
         found = u.flatten(-2).gather(-1, where.flatten(-2).long()).view(where.shape)
-        return found, None, None, None
+        return _masked(found, y), None, None, None
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last and not x.is_contiguous() else torch.contiguous_format
 
 
 _OURS: dict[Any, Callable[..., Any]] = {
-    F.relu: relu,
-    torch.relu: relu,
-    Tensor.relu: relu,
-    F.max_pool2d: max_pool2d,
-    torch.max_pool2d: max_pool2d,
+    F.relu: _relu,
+    torch.relu: _relu,
+    Tensor.relu: _relu,
+    F.max_pool2d: _max_pool2d,
+    torch.max_pool2d: _max_pool2d,
 }
