@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from curvature.derivatives.convolution import convolution
+from curvature.derivatives.piecewise import PiecewiseLinear
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -38,8 +39,10 @@ class Folding:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The modules replaced in the length of a ``with``."""
+        """The modules replaced in the length of a ``with``, and what is piecewise linear."""
         with ExitStack() as stack:
+            if self.pairs:
+                stack.enter_context(PiecewiseLinear())
             for conv, norm in self.pairs:
                 call = _Folded(conv, norm)
                 stack.enter_context(_forward_replaced(conv, call.convolution))
@@ -105,12 +108,13 @@ class _Folded:
     def convolution(self, x: Tensor) -> Tensor:
         conv = self._conv
         weight, bias = conv.weight, conv.bias
+        scale = None
         if self._norm is not None:
-            weight, bias = _folded(weight, bias, self._norm)
-        if x.ndim == weight.ndim:
-            y = convolution(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-        else:  # a single example
-            y = conv._conv_forward(x, weight, bias)
+            scale, bias = _folded(bias, self._norm)
+        single = x.ndim < weight.ndim  # example without a batch
+        geometry = conv.stride, conv.padding, conv.dilation, conv.groups
+        y = convolution(x[None] if single else x, weight, bias, *geometry, scale=scale)
+        y = y[0] if single else y
         self._last = weakref.ref(y)
         return y
 
@@ -122,7 +126,8 @@ class _Folded:
         return x
 
 
-def _folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
+def _folded(bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
+    """What the convolution's weight is multiplied by, per channel, and its bias."""
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
@@ -130,7 +135,7 @@ def _folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Ten
     shift = shift * scale
     if norm.bias is not None:
         shift = shift + norm.bias
-    return weight * scale.view(-1, *[1] * (weight.ndim - 1)), shift
+    return scale, shift
 
 
 @contextmanager

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+_Edges = dict[int, GradientEdge]  # of the gradient by the i-th parameter
 _ONCE = once_differentiable(len).__code__  # the one body of all functions so decorated
 
 
@@ -40,8 +43,7 @@ def hessian_of(value: Tensor, params: Sequence[Tensor]) -> Product:
     """∂²value/∂params², by the graph of the gradient."""
     if not value.requires_grad:
         return _zeros(params)
-    g = torch.autograd.grad(value, params, create_graph=True, allow_unused=True)
-    return _transposed_jacobian(g, params)
+    return _transposed_jacobian(_gradient_edges([value], params, None), params)
 
 
 def jacobian_of(outputs: Sequence[Tensor], params: Sequence[Tensor]) -> Product:
@@ -51,8 +53,7 @@ def jacobian_of(outputs: Sequence[Tensor], params: Sequence[Tensor]) -> Product:
     if not pairs:
         return _zeros(outputs)
     functions, vectors = zip(*pairs, strict=True)
-    g = torch.autograd.grad(functions, params, vectors, create_graph=True, allow_unused=True)
-    return _transposed_jacobian(g, u)
+    return _transposed_jacobian(_gradient_edges(functions, params, vectors), u)
 
 
 def _zeros(inputs: Sequence[Tensor]) -> Product:
@@ -62,25 +63,36 @@ def _zeros(inputs: Sequence[Tensor]) -> Product:
     return apply
 
 
-def _transposed_jacobian(functions: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> Product:
-    """V ↦ Σ_i (∂functions_i/∂inputs)ᵀ v_i, absent functions left out.
+def _gradient_edges(
+    functions: Sequence[Tensor], params: Sequence[Tensor], vectors: Sequence[Tensor] | None
+) -> _Edges:
+    """The gradient's places in its graph; its values, as many as parameters, are let go at once."""
+    edges: _Edges = {}
 
-    Their edges in the graph suffice: the functions' values, as many as parameters, are let go.
-    """
-    edges = [
-        (i, get_gradient_edge(f))
-        for i, f in enumerate(functions)
-        if f is not None and f.requires_grad
-    ]
+    def hook(g: Tensor, *, of: int) -> Tensor:
+        if g.requires_grad:
+            edges[of] = get_gradient_edge(g)
+        return g.new_zeros(()).expand_as(g)
+
+    with ExitStack() as stack:
+        for i, p in enumerate(params):
+            handle = p.register_hook(partial(hook, of=i))  # type: ignore[no-untyped-call]
+            stack.callback(handle.remove)
+        torch.autograd.grad(functions, params, vectors, create_graph=True, allow_unused=True)
+    return edges
+
+
+def _transposed_jacobian(edges: _Edges, inputs: Sequence[Tensor]) -> Product:
+    """V ↦ Σ_i (∂functions_i/∂inputs)ᵀ v_i of the functions at these places."""
 
     def apply(v: Sequence[Tensor], *, keep: bool = False) -> list[Tensor]:
         if not edges:
             return [torch.zeros_like(x) for x in inputs]
         try:
             found = torch.autograd.grad(
-                [edge for _, edge in edges],
+                list(edges.values()),
                 inputs,
-                [v[i] for i, _ in edges],
+                [v[i] for i in edges],
                 retain_graph=keep,
                 materialize_grads=True,
             )

@@ -228,7 +228,10 @@ class EmpiricalRisk:
 
     def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
         """Tensors in the parameters' order as one flat vector (n,)."""
-        return torch.cat([t.reshape(-1).to(self.device, self.dtype) for t in tensors])
+        flat = torch.empty(self.size, dtype=self.dtype, device=self.device)
+        for where, t in zip(self.layout.values(), tensors, strict=True):
+            flat[where].view(t.shape).copy_(t)  # `reshape` would copy what is transposed
+        return flat
 
     @property
     def leaves(self) -> list[Tensor]:

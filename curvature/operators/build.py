@@ -120,7 +120,7 @@ def _by_differences(risk: EmpiricalRisk, weight_decay: float) -> RiskOperator:
 def _check_products(operator: RiskOperator) -> None:
     """Apply the product twice, and both ways, on a few examples: uᵀAv = vᵀAu, twice the same."""
     risk = operator.risk
-    u, v = _random_vectors(risk)
+    generator = torch.Generator().manual_seed(0)
     with risk.evaluating():
         part = risk.few(next(iter(risk.batches)))
         if operator.kind != "hessian" and hides_outputs(risk, part):
@@ -138,17 +138,24 @@ def _check_products(operator: RiskOperator) -> None:
         def apply(x: Tensor) -> Tensor:
             return risk.flatten(product(operator.kind, risk, part, risk.split(x)))
 
-        Au, Av, again = apply(u), apply(v), apply(v)
-    _refuse_infinite(risk, Av)
+        # as few vectors at a time as can be: of a large network they are what there is in memory
+        v = _random_vector(risk, generator)
+        Av = apply(v)
+        _refuse_infinite(risk, Av)
+        change = float(norm(apply(v).sub_(Av)))
+        u = _random_vector(risk, generator)
+        scale, uAv = float(norm(Av)), float(dot(u, Av))
+        del Av
+        Au = apply(u)
+        scale, vAu = scale + float(norm(Au)), float(dot(v, Au))
     tolerance = 1e-3 if risk.dtype == torch.float32 else 1e-7
-    scale = float(norm(Av)) + float(norm(Au))
-    if float(norm(Av - again)) > tolerance * scale:
+    if change > tolerance * scale:
         raise ValueError(
             "The same product with the Hessian gave two results: the model or the loss draws "
             "random numbers. Make it deterministic in evaluation mode."
         )
     # u is independent of the rounding errors in Av, so these don't add up to ‖u‖‖Av‖
-    gap = abs(float(dot(u, Av)) - float(dot(v, Au)))
+    gap = abs(uAv - vAu)
     if gap > tolerance * scale and gap > _rounding(risk, part):
         culprits = f" ({', '.join(custom)}?)" if custom else ""
         raise ValueError(
@@ -181,10 +188,9 @@ def _check_by_differences(risk: EmpiricalRisk, part: Any, custom: list[str]) -> 
         risk.notes += (f"{', '.join(custom)} not checked by differences in float64: {error}",)
 
 
-def _random_vectors(risk: EmpiricalRisk) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    u, v = torch.randn(2, risk.size, generator=generator, dtype=torch.float32)
-    return u.to(risk.device, risk.dtype), v.to(risk.device, risk.dtype)
+def _random_vector(risk: EmpiricalRisk, generator: torch.Generator) -> Tensor:
+    v = torch.randn(risk.size, generator=generator, dtype=torch.float32)
+    return v.to(risk.device, risk.dtype)
 
 
 def _refuse_infinite(risk: EmpiricalRisk, product: Tensor) -> None:

@@ -79,3 +79,20 @@ def test_the_third_derivative_is_right_too() -> None:
         return torch.autograd.grad(y, (x, w), create_graph=True)
 
     assert torch.autograd.gradgradcheck(gradient, tensors)
+
+
+@each
+@pytest.mark.parametrize("bias", [False, True])
+def test_scaled_it_is_that_of_the_weight_times_the_scale(geometry: Any, bias: bool) -> None:
+    (x, w, *b), rest = arguments(geometry, bias=bias)
+    s = torch.randn(len(w), generator=seeded(3), dtype=torch.float64)
+    s[0] = 0.0  # as where a residual branch starts
+    tensors = [x, w, s.requires_grad_(), *b]
+
+    def scaled(x: Tensor, w: Tensor, s: Tensor, b: Tensor | None = None) -> Tensor:
+        return convolution(x, w, b, *rest, scale=s)
+
+    along = s.view(-1, *[1] * (w.ndim - 1))
+    torch.testing.assert_close(scaled(*tensors), call(rest)(x, w * along, *b))
+    assert torch.autograd.gradcheck(scaled, tensors)
+    assert torch.autograd.gradgradcheck(scaled, tensors)
