@@ -20,7 +20,7 @@ KEPT = 2**24  # numbers that kept outputs may have
 
 @dataclass(frozen=True, repr=False)
 class Survey(Shown):
-    """L(w), Σω and the number of examples; the ``outputs`` of each batch, if these are not too many.
+    """L(w), Σω and the number of examples; each batch's ``outputs``, if these are not too many.
 
     They save who needs them another pass.
     """
