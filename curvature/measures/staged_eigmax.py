@@ -34,10 +34,9 @@ MOVED = 1e-3  # of the weights' size, for J_iz as a difference of the outputs
 
 def staged_refusal(A: LinearOperator) -> str:
     """Why there is no subsample of A, as a sentence; empty where there is."""
-    why = refusal(A)
-    if not why and isinstance(A, RiskOperator) and A.risk.survey.examples < LEAST:
+    if isinstance(A, RiskOperator) and A.risk.survey.examples < LEAST:
         return f"there are fewer than {LEAST:,} examples."
-    return why
+    return refusal(A)
 
 
 def staged(
