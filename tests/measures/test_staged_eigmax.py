@@ -97,3 +97,24 @@ def test_the_plan_counts_fewer_products_only_where_it_applies() -> None:
         for count, staged in ((LEAST, 0), (LEAST, 1), (LEAST - 1, 1))
     ]
     assert products[1] < products[0] == products[2]
+
+
+def test_an_example_of_huge_curvature_is_drawn() -> None:
+    x, y = examples()
+    x[7] *= 100
+    H = hessian(network(nn.ReLU), "mse", (x, nn.functional.one_hot(y, 3).double()))
+    for seed in range(8):
+        drawn = torch.cat([part[0] for part in subsampled(H, 128, seeded(seed)).risk.batches])
+        assert bool((drawn == x[7]).all(1).any())
+    true = float(torch.linalg.eigvalsh(dense(H))[-1])
+    assert eigmax(H).value == pytest.approx(true, rel=1e-3)
+
+
+def test_looking_at_the_examples_leaves_the_weights_and_their_versions() -> None:
+    model = network()
+    H = hessian(model, "cross_entropy", examples())
+    before = [(p.detach().clone(), p._version) for p in model.parameters()]
+    subsampled(H, 128, seeded(0))
+    for p, (value, version) in zip(model.parameters(), before, strict=True):
+        assert torch.equal(p, value)
+        assert p._version == version
