@@ -13,7 +13,7 @@ from unit import middle
 
 TITLES = {
     "ours": "**curvature**",
-    "ours, lanczos": "curvature, `lanczos`",
+    "ours, staged": "**curvature**, `staged`",
     "pyhessian": "PyHessian",
     "curvlinops": "curvlinops",
     "eigenthings": "hessian-eigenthings",

@@ -82,5 +82,5 @@ def plan_of(H: RiskOperator, config: AnalysisConfig) -> Plan:
         trace=config.wants_trace,
         by_parts=config.trace_method != "hutchinson" and config.backend == "curvature",
         eigenvalues=eigenvalues + config.eigmin,
-        staged=eigenvalues if config.eigmax_method in ("auto", "staged") else 0,
+        staged=eigenvalues if config.eigmax_method == "staged" else 0,
     )

@@ -98,8 +98,15 @@ def _eigmax(H: RiskOperator, config: AnalysisConfig, generator: Generator, told:
     if config.eigmax_method == "power":
         found = eigmax(H, method="power", generator=generator, report=told, **limits)
         return [_eigen_row("eigmax", found, "power iteration", H)]
-    method: Any = config.eigmax_method
-    top = eigenvalues(H, config.top, method=method, generator=generator, report=told, **limits)
+    staged = config.eigmax_method == "staged"
+    top = eigenvalues(
+        H,
+        config.top,
+        method="staged" if staged else "lanczos",
+        generator=generator,
+        report=told,
+        **limits,
+    )
     where = top[0].searched
     method = f"staged: larger ones looked for in {where}" if where else "lanczos"
     rows = [_eigen_row("eigmax", top[0], method, H)]

@@ -16,14 +16,14 @@ from curvature.linalg.operator import require_operator
 from curvature.measures.staged_eigmax import staged, staged_refusal
 from curvature.operators import RiskOperator
 
-Method = Literal["auto", "staged", "lanczos", "power"]
+Method = Literal["lanczos", "staged", "power"]
 Report = Callable[[EigenEstimate], object]
 
 
 def eigmax(
     A: LinearOperator,
     *,
-    method: Method = "auto",
+    method: Method = "lanczos",
     rtol: float = 1e-3,
     max_products: int = 200,
     start: Tensor | None = None,
@@ -33,15 +33,15 @@ def eigmax(
     """The largest eigenvalue, algebraically, to a relative error ``rtol``.
 
     ``start``: the eigenvector at weights nearby, to begin from; a random part is added, without
-    which one that has become larger would be missed. Lanczos's method takes it. ``method``: see
-    ``eigenvalues``; or power iteration.
+    which one that has become larger would be missed. Lanczos's method takes it.
+    ``staged``: see ``eigenvalues``.
     """
     if method not in get_args(Method):
         raise ValueError(f"`method` is one of {', '.join(get_args(Method))}, not `{method}`.")
     require_operator(A)
     generator = generator or torch.Generator().manual_seed(0)
     if method == "power" and start is not None:
-        raise ValueError('`start` is taken by `method="lanczos"`, not by power iteration.')
+        raise ValueError('`start` is taken by `method="lanczos"` only.')
     if method == "power":
         with _linearized(A) as A:
             return power_iteration(
@@ -85,22 +85,21 @@ def eigenvalues(
     A: LinearOperator,
     k: int,
     *,
-    method: Literal["auto", "staged", "lanczos"] = "auto",
+    method: Literal["lanczos", "staged"] = "lanczos",
     rtol: float = 1e-3,
     max_products: int = 200,
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
     report: Report | None = None,
 ) -> Several[EigenEstimate]:
-    """The ``k`` largest eigenvalues, repeated ones as often as they occur.
+    """The ``k`` largest eigenvalues, repeated ones as often as they occur, by Lanczos.
 
-    ``staged``, the first choice without a ``start``: by way of weighted examples, where the loss
-    has a root and there are enough of them; a third of the products, but larger eigenvalues are
-    looked for in the drawn examples. Lanczos over all examples is for everything else, and follows
-    where that doesn't converge; it tells with 99 % that none was missed.
+    ``staged``: by way of weighted examples, where the loss has a root and there are enough of them;
+    a third of the products, but larger eigenvalues are looked for in the drawn examples alone.
+    Where that doesn't converge, Lanczos over all examples follows.
     """
-    if method not in ("auto", "staged", "lanczos"):
-        raise ValueError(f"`method` is auto, staged or lanczos here, not `{method}`.")
+    if method not in ("lanczos", "staged"):
+        raise ValueError(f"`method` is lanczos or staged here, not `{method}`.")
     if method == "staged" and start is not None:
         raise ValueError("`start` is for `lanczos`: `staged` finds its own.")
     require_operator(A)
@@ -108,8 +107,7 @@ def eigenvalues(
     spent = 0
     limits: dict[str, Any] = {"rtol": rtol, "generator": generator, "report": _of_first(report)}
     with _linearized(A) as matrix:
-        by_stages = method != "lanczos" and start is None
-        if by_stages and isinstance(A, RiskOperator) and not staged_refusal(A):
+        if method == "staged" and isinstance(A, RiskOperator) and not staged_refusal(A):
             found = staged(A, matrix, k, max_products=max_products, **limits)
             spent = found[0].products
             if all(each.converged for each in found) or max_products - spent < k:

@@ -158,10 +158,7 @@ class AnalysisConfig(_Hashed):
     max_passes: int = option(1000, "Stop Tr(H) after this many passes at the most.", least=8)
     eigmax: bool = option(False, "λ_max, the largest eigenvalue (algebraically).")
     eigmax_method: str = option(
-        "auto",
-        "How λ_max is found: in stages by way of weighted examples where that can be, or by "
-        "Lanczos or power iteration over all of them alone.",
-        choices=("auto", "staged", "lanczos", "power"),
+        "lanczos", "How λ_max is found.", choices=("lanczos", "staged", "power")
     )
     eigmax_rtol: float = option(1e-3, "Stop λ_max at this relative error.", above=0)
     max_products: int = option(

@@ -76,9 +76,7 @@ def _trace(H: RiskOperator, most: int, rtol: float, generator: torch.Generator) 
 def _eigmax(
     H: RiskOperator, most: int, rtol: float, generator: torch.Generator, start: Tensor | None
 ) -> Row:
-    found = eigmax(
-        H, method="lanczos", rtol=rtol, max_products=most, start=start, generator=generator
-    )
+    found = eigmax(H, rtol=rtol, max_products=most, start=start, generator=generator)
     begun = "a random vector" if start is None else "the last eigenvector and a random one"
     message = None
     if not found.converged:
