@@ -81,7 +81,8 @@ class _Outputs:
             self._left = -1
         else:
             self._left -= f.numel()
-            self._parts.append(f.detach())
+            # a copy: the last of a sequence's logits, say, would hold on to all of them
+            self._parts.append(f.detach().clone())
         if self._left < 0:
             self.all, self._parts = None, []
 

@@ -78,6 +78,17 @@ def test_the_survey_saves_another_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (passed, passed_again) == (0, len(X))
 
 
+def test_what_is_kept_holds_on_to_nothing_larger() -> None:
+    class Part(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)[:, :3]
+
+    risk = EmpiricalRisk(Part(4, 100), "cross_entropy", [(X, Y)])
+    assert risk.survey.outputs is not None
+    (kept,) = risk.survey.outputs
+    assert kept.untyped_storage().nbytes() == 4 * 3 * len(X)
+
+
 def test_outputs_of_several_shapes_are_not_kept() -> None:
     outputs = survey._Outputs()
     for columns in (3, 2):
