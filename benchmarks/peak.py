@@ -18,7 +18,6 @@ from peers import ours
 from unit import held_bytes, peak_bytes
 
 PIECES = ("training step", "gradient", "product", "product, graph kept", *peers.MODULES)
-
 TIMES = 4  # the batch stands for as many: on fewer images our way of forming products isn't chosen
 
 
@@ -65,10 +64,8 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple) -> N
 
 
 def _twice(model: nn.Module, batch: tuple, v: torch.Tensor) -> None:
-    H = ours.hessian(model, [batch] * TIMES)
-    way = H.choose_way()
     H = ours.hessian(model, [batch])
-    H.way = way
+    H.way = ours.hessian(model, [batch] * TIMES).choose_way()
     with H.linearized() as A:
         for _ in range(2):
             A @ v

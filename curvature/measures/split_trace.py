@@ -20,8 +20,8 @@ from curvature.operators import RiskOperator
 
 Report = Callable[[MeasuredTrace], object]
 _UNITS = 64  # parameters for which products with all unit vectors are cheaper than probes
-_KNOWN, _WELL_KNOWN = 32, 400  # degrees of freedom from which on a variance tells what is lacking
 _UNITS_ON_REQUEST = 4096  # the same where exactness is asked for
+_KNOWN, _WELL_KNOWN = 32, 400  # degrees of freedom from which on a variance tells what is lacking
 
 
 def refusal(A: LinearOperator) -> str:

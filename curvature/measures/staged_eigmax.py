@@ -27,7 +27,8 @@ from curvature.operators import RiskOperator
 DRAWN = 128  # images of the subsample
 LEAST = 8 * DRAWN  # examples from which on a subsample is worth its cost
 # of the draws: in proportion to tr Λ_i, to zᵀJ_iᵀΛ_iJ_iz for one random z, and to all alike. An
-# example that alone makes a large eigenvalue has a large share of tr(JᵀΛJ), whatever its tr Λ_i.
+# example that alone makes a large eigenvalue of G has a large share of tr(JᵀΛJ), whatever its
+# tr Λ_i; one that makes it by the functional Hessian may be left out.
 SHARES = (0.45, 0.45, 0.1)
 MOVED = 1e-3  # of the weights' size, for J_iz as a difference of the outputs
 

@@ -22,7 +22,8 @@ from curvature.linalg.operator import norm
 from curvature.operators.kinds import Kind, product
 
 WORTH_IT = 64  # examples from which on a measurement pays
-MEASURED = (16, 32)  # examples on which ways are compared: one in sixteen of all, within these,
+MEASURED = (16, 32)  # examples on which ways are compared: one in ONE_IN of all, within these,
+ONE_IN = 16
 OF_ALL = 64  # or more where that is one in so many: some costs are per call, not per example
 AS_FAST = 1.05  # of plain double backward's time: the ways with own convolutions hold less memory
 FASTER = 0.95  # of the time that the way before it takes
@@ -57,9 +58,7 @@ def fastest(risk: EmpiricalRisk, kind: Kind) -> Way:
     """The fastest way that agrees with plain double backward; inside the risk's ``evaluating``."""
     if not has_convolutions(risk.model) or risk.survey.examples < WORTH_IT:
         return PLAIN
-    part = risk.few(
-        next(iter(risk.batches)), min(_measured(risk.survey.examples), risk.largest_part)
-    )
+    part = risk.few(next(iter(risk.batches)), min(_count(risk.survey.examples), risk.largest_part))
     folding = recorded(risk.model, lambda: _value(risk, part))
     if not folding.pairs:
         return PLAIN
@@ -72,9 +71,9 @@ def fastest(risk: EmpiricalRisk, kind: Kind) -> Way:
     return _fastest_of(ways, risk, kind, part)
 
 
-def _measured(examples: int) -> int:
+def _count(examples: int) -> int:
     least, enough = MEASURED
-    return max(least, min(examples // 16, enough), examples // OF_ALL)
+    return max(least, min(examples // ONE_IN, enough), examples // OF_ALL)
 
 
 def _fastest_of(ways: list[Way], risk: EmpiricalRisk, kind: Kind, part: Any) -> Way:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from curvature.runs.files import read_json, require_file
+from curvature.runs.folder import RunFolder
 
 WEIGHTS = ("model.safetensors.index.json", "model.safetensors")  # of save_pretrained
 
@@ -23,7 +24,7 @@ _OTHERS = (  # files that tell a folder's kind, what it is, and how to get weigh
 
 def newest_in(path: Path) -> Path:
     """The newest checkpoint of a run's folder; anything else as it is."""
-    inside = path / "checkpoint.pt"
+    inside = RunFolder(path).checkpoint
     return inside if os.path.isfile(inside) else path
 
 
