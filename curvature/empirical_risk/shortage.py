@@ -10,6 +10,7 @@ import torch
 
 from curvature.derivatives.memory import is_out_of_memory
 from curvature.empirical_risk.batches import can_be_cut
+from curvature.empirical_risk.checks import check_independent
 from curvature.empirical_risk.risk import EmpiricalRisk
 
 Result = TypeVar("Result")
@@ -43,14 +44,13 @@ def halve_micro_batch(risk: EmpiricalRisk) -> bool:
 
 def bound_micro_batch(risk: EmpiricalRisk, most: int) -> bool:
     """Have at most so many examples in memory; False where that would change the numbers."""
-    before, batch = risk.micro_batch, next(iter(risk.batches))
+    batch = next(iter(risk.batches))
     if risk.loss is None or risk.mode == "train" or not can_be_cut(batch):
         return False
-    risk.micro_batch = min(most, risk.largest_part)
     try:
-        with risk.evaluating():
-            risk.check(batch)  # a single batch needn't have been one that can be cut
+        with risk.evaluating():  # a single batch needn't have been one that can be cut
+            check_independent(risk.model, risk.few(batch), risk.pick)
     except ValueError:
-        risk.micro_batch = before
         return False
+    risk.micro_batch = min(most, risk.largest_part)
     return True

@@ -15,7 +15,7 @@ from curvature.derivatives.products import Product
 from curvature.display import html_table, text
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.described import in_a_line
-from curvature.empirical_risk.shortage import halve_micro_batch
+from curvature.empirical_risk.shortage import bound_micro_batch, halve_micro_batch
 from curvature.linalg import LinearOperator
 from curvature.operators.differences import Differences
 from curvature.operators.graphs import Graphs
@@ -23,6 +23,7 @@ from curvature.operators.kinds import Kind, linearized
 from curvature.operators.ways import PLAIN, Way, fastest
 
 SHARE = 0.25  # of the free memory that kept graphs may take
+LEAST_HALF = (32, 2**24)  # examples, and bytes of their graph: with fewer, calls cost more
 
 _KINDS: dict[Kind, str] = {
     "hessian": "Hessian H",
@@ -84,7 +85,18 @@ class RiskOperator(LinearOperator):
         if self.way is None:
             with self.risk.evaluating():
                 self.way = fastest(self.risk, self.kind)
+            self._take_halves(self.way.held)
         return self.way
+
+    def _take_halves(self, held: float) -> None:
+        """Have half the examples in memory, where a processor is as fast by that.
+
+        A product's graph holds about twice what a gradient's does. ``held``: bytes per example.
+        """
+        half = -(-self.risk.largest_part // 2)
+        enough = half >= LEAST_HALF[0] and half * held >= LEAST_HALF[1]
+        if enough and self.device.type == "cpu" and self.risk.micro_batch is None:
+            bound_micro_batch(self.risk, half)
 
     def term(self, batch: Any) -> LinearOperator:
         """One batch's share of the whole: its weight is inside."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from curvature.empirical_risk import EmpiricalRisk
-from curvature.operators import functional_hessian, ggn, hessian, ways
+from curvature.operators import functional_hessian, ggn, hessian, risk_operator, ways
 from tests.conftest import seeded
 from tests.corpus.case import f64
 from tests.oracles import hessian_by_differences
@@ -194,3 +194,38 @@ def test_a_product_that_disagrees_is_not_taken(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ways, "_channels_last", lambda x: 1.001 * x)
     method = check_against_plain(build(Network))
     assert method == "double backward, own convolutions, 2 BatchNorms folded, graph kept"
+
+
+@pytest.mark.parametrize(
+    ("options", "largest"),
+    [({}, 2), ({"micro_batch": 4}, 4), ({"params": "last.*"}, 2)],
+)
+def test_halves_are_taken_where_nothing_forbids_it(
+    options: dict[str, Any], largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(risk_operator, "LEAST_HALF", (2, 100))
+    model = build(Network)
+    H = hessian(model, "cross_entropy", DATA, **options)
+    whole = hessian(model, "cross_entropy", DATA, **options | {"micro_batch": None})
+    whole.way = ways.PLAIN
+    v = torch.randn(H.size, generator=seeded(2), dtype=f64)
+    torch.testing.assert_close(H @ v, whole @ v, rtol=1e-10, atol=1e-12)
+    assert H.risk.largest_part == largest
+    assert whole.risk.largest_part == 4
+
+
+@pytest.mark.parametrize("least", [(3, 100), (2, 10**9)])
+def test_halves_of_little_are_not_taken(
+    least: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(risk_operator, "LEAST_HALF", least)
+    H = hessian(build(Network), "cross_entropy", DATA)
+    H @ torch.ones(H.size, dtype=f64)
+    assert H.risk.largest_part == 4
+
+
+def test_examples_that_depend_on_each_other_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(risk_operator, "LEAST_HALF", (2, 100))
+    H = hessian(build(Network), "cross_entropy", [(X, Y)], mode="train")
+    H @ torch.ones(H.size, dtype=f64)
+    assert H.risk.largest_part == len(X)
