@@ -21,7 +21,7 @@ _MISFIT = re.compile(
     r"shape|dimension|channels|expected input|size mismatch|index out of range|scalar types"
 )
 _SAME = 1e-4  # between two passes, relative to the largest entry: rounding on a GPU
-_ALIKE = 1e-3  # between passes of different batch sizes, which other kernels compute
+ALIKE = 1e-3  # between passes of different batch sizes, which other kernels compute
 _SLOPE = 1e-2  # between gradients, relative to the sum of their lengths
 Pick = Callable[[Any], Any]  # of what a model returned, what the loss takes
 
@@ -45,7 +45,7 @@ def check_repeatable(model: nn.Module, part: Any, pick: Pick, *, locate: bool = 
     with _naming_inputs(part[0]):
         first, ends = _calls(model, part[0], pick, locate)
     second, again = _calls(model, part[0], pick, locate)
-    if _all_close(ends, again, _SAME):
+    if all_close(ends, again, _SAME):
         return random_state() != state
     culprit = _culprit(model, first, second, _SAME)
     raise ValueError(
@@ -79,7 +79,7 @@ def check_independent(model: nn.Module, part: Any, pick: Pick) -> None:
     m = max(min(2, n - 1), n // 2)  # BatchNorm takes no batch of one
     for start, stop in ((0, m), (n - m, n)):
         alone, found = _calls(model, part_of(part[0], start, stop, n), pick)
-        if not _all_close([_cut(t, start, stop, n) for t in ends], found, _ALIKE):
+        if not all_close([_cut(t, start, stop, n) for t in ends], found, ALIKE):
             break
     else:
         return
@@ -87,7 +87,7 @@ def check_independent(model: nn.Module, part: Any, pick: Pick) -> None:
         _Call(c.name, _cut(c.inputs, start, stop, n), _cut(c.outputs, start, stop, n))
         for c in together
     ]
-    culprit = _culprit(model, expected, alone, _ALIKE)
+    culprit = _culprit(model, expected, alone, ALIKE)
     raise ValueError(
         f"The outputs of an example depend on the other examples of its batch{_in(culprit)}"
         f"{_batch_norms(model)}: the batches' Hessians would belong to different functions. Call "
@@ -196,7 +196,8 @@ def _batch_norms(model: nn.Module) -> str:
     return f" (BatchNorm uses the batch's own statistics in {', '.join(names[:3])})" * bool(names)
 
 
-def _all_close(xs: list[Tensor], ys: list[Tensor], rtol: float) -> bool:
+def all_close(xs: list[Tensor], ys: list[Tensor], rtol: float) -> bool:
+    """Whether all are equal but for rounding."""
     return len(xs) == len(ys) and all(_close(x, y, rtol) for x, y in zip(xs, ys, strict=True))
 
 

@@ -111,17 +111,24 @@ class EmpiricalRisk:
     def survey(self) -> Survey:
         """One forward pass over all batches; refuses what would make the numbers wrong.
 
-        It is made again where the parameters have changed since.
+        It is made again where parameters or buffers have changed since; not so ``p.data``, of
+        whose changes PyTorch keeps no count.
 
         Raises:
             ValueError: if the model is random, its examples depend on each other, or the loss
                 isn't a mean over examples.
             FloatingPointError: if the loss is not finite.
         """
-        if self._surveyed is None or self._versions() != self._surveyed_at:
-            self._surveyed = go_over_all(self)
-            self._surveyed_at = self._versions()
-        return self._surveyed
+        found = self.seen
+        if found is None:
+            found = self._surveyed = go_over_all(self)
+            self._surveyed_at = self.versions()
+        return found
+
+    @property
+    def seen(self) -> Survey | None:
+        """The survey, if there was one at these weights."""
+        return self._surveyed if self.versions() == self._surveyed_at else None
 
     @property
     def given_loss(self) -> Any:
@@ -238,8 +245,10 @@ class EmpiricalRisk:
         """The parameters themselves, in the order of ``layout``."""
         return list(self._leaves)
 
-    def _versions(self) -> list[int]:
-        return [0 if p.is_inference() else p._version for p in self.model.parameters()]
+    def versions(self) -> list[int]:
+        """What PyTorch counts of the changes of parameters and buffers."""
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        return [0 if t.is_inference() else t._version for t in tensors]
 
     def examples_in(self, batch: Any) -> int:
         """How many a batch holds; 0 where that isn't known."""

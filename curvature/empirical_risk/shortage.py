@@ -10,10 +10,12 @@ import torch
 
 from curvature.derivatives.memory import is_out_of_memory
 from curvature.empirical_risk.batches import can_be_cut
-from curvature.empirical_risk.checks import check_independent
+from curvature.empirical_risk.checks import ALIKE, all_close, check_independent
+from curvature.empirical_risk.outputs import logits_in
 from curvature.empirical_risk.risk import EmpiricalRisk
 
 Result = TypeVar("Result")
+LOOKED_AT = 4  # batches, where they are cut
 
 
 def within_memory(risk: EmpiricalRisk, call: Callable[[], Result]) -> Result:
@@ -47,10 +49,32 @@ def bound_micro_batch(risk: EmpiricalRisk, most: int) -> bool:
     batch = next(iter(risk.batches))
     if risk.loss is None or risk.mode == "train" or not can_be_cut(batch):
         return False
+    before = risk.micro_batch
     try:
         with risk.evaluating():  # a single batch needn't have been one that can be cut
             check_independent(risk.model, risk.few(batch), risk.pick)
+            risk.micro_batch = min(most, risk.largest_part)
+            alike = _gives_as_before(risk)
     except ValueError:
-        return False
-    risk.micro_batch = min(most, risk.largest_part)
+        alike = False
+    if not alike:
+        risk.micro_batch = before
+    return alike
+
+
+def _gives_as_before(risk: EmpiricalRisk) -> bool:
+    """Whether some batches' parts give the outputs that the survey has kept; True if it kept none.
+
+    An example's outputs may hang on its batch, as where sequences are cut to the longest.
+    """
+    seen = risk.seen.outputs if risk.seen else None
+    if seen is None:
+        return True
+    every = max(1, len(seen) // LOOKED_AT)
+    for batch, outputs in list(zip(risk.batches, seen, strict=True))[::every]:
+        with torch.no_grad():
+            parts = [logits_in(risk.predictions(part)) for part in risk.parts(batch)]
+        f = [part for part in parts if part is not None]
+        if len(f) < len(parts) or not all_close([torch.cat(f)], [outputs], ALIKE):
+            return False
     return True

@@ -68,7 +68,7 @@ class OutputDifferences:
     def settle(self, few: Any, probes: Sequence[Tensor], exact: Tensor) -> Step | None:
         """The better of two h that give the ``exact`` zᵀRz of a ``few`` examples.
 
-        More are tried where neither does; none is right on networks with kinks.
+        More are tried where neither does. Where there are kinks, others may still be wrong.
         """
         centers = self.centers(few)
         errors: dict[float, tuple[float, float]] = {}

@@ -22,7 +22,7 @@ class Graphs:
         self._kept: list[Product] = []
         self._parts: int | None = None  # known after the first pass
         self._saved = Saved(risk.leaves)
-        self._versions = _versions(risk)
+        self._versions = risk.versions()
 
     @property
     def description(self) -> str:
@@ -35,9 +35,9 @@ class Graphs:
 
     def products(self, v: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         """Each micro-batch's product with ``v``; inside the risk's ``evaluating``."""
-        if _versions(self._risk) != self._versions:
+        if self._risk.versions() != self._versions:
             raise RuntimeError(
-                "The weights were changed while their gradient's graph was kept. End the "
+                "Weights or buffers were changed while their gradient's graph was kept. End the "
                 "`with H.linearized()` before a step, and enter it anew."
             )
         for apply in self._kept:
@@ -75,7 +75,3 @@ class Graphs:
         if self._saved.bytes <= self._budget:
             self._kept.append(apply)
         return apply
-
-
-def _versions(risk: EmpiricalRisk) -> list[int]:
-    return [0 if p.is_inference() else p._version for p in risk.leaves]

@@ -113,3 +113,20 @@ def test_rounds_of_draws_add_up_whatever_their_size() -> None:
     by_unit = found.by_unit()
     assert by_unit is not None
     assert float(by_unit.sum()) == pytest.approx(found.value())
+
+
+@pytest.mark.parametrize(("kink", "way"), [(nn.LeakyReLU, "probes"), (nn.GELU, "differences")])
+def test_no_differences_where_kinks_stand_beside_what_is_smooth(
+    kink: type[nn.Module], way: str
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 12), kink(), nn.Linear(12, 5)]
+        model = nn.Sequential(*layers)
+    y = torch.randint(5, (400,), generator=seeded(1))
+    H = functional_hessian(model, "cross_entropy", (randn(400, 6).float(), y))
+    found = FunctionalTrace(H.risk, seeded(0), tensors_with_a_part(H.risk, seeded(0)))
+    assert f"by {way}" in found.method
+    found.advance(20)
+    exact = sum(float((H @ e) @ e) for e in torch.eye(H.size))
+    assert abs(found.value() - exact) < 4 * found.variance() ** 0.5

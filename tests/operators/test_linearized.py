@@ -110,16 +110,18 @@ def test_graphs_live_as_long_as_the_block() -> None:
     assert alive() == 0
 
 
-def test_changed_weights_are_noticed() -> None:
+def test_changed_weights_and_buffers_are_noticed() -> None:
     model = network()
+    model.register_buffer("statistics", torch.ones(2))
     H = hessian(model, "cross_entropy", DATA)
     v = torch.ones(H.size, dtype=f64)
-    with H.linearized() as fast:
-        fast @ v
-        with torch.no_grad():
-            model.first.weight.mul_(2)
-        with pytest.raises(RuntimeError, match="weights were changed"):
+    for changed in (model.first.weight, model.statistics):
+        with H.linearized() as fast:
             fast @ v
+            with torch.no_grad():
+                changed.mul_(2)
+            with pytest.raises(RuntimeError, match="were changed"):
+                fast @ v
 
 
 def test_the_weight_decay_is_counted_once() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from curvature.derivatives.memory import free_memory, is_out_of_memory
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.shortage import bound_micro_batch
 from curvature.measures.norms import norms
 from curvature.measures.trace import trace
 from curvature.operators import ggn, hessian
@@ -151,3 +152,30 @@ def test_another_error_is_no_shortage() -> None:
 
 def test_there_is_memory_left_here() -> None:
     assert 1 << 20 < free_memory(torch.device("cpu")) < 1 << 50
+
+
+class UpToTheLongest(nn.Module):
+    """Averages over as many places as the longest sequence of a batch has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(2, 3)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.last(torch.tanh(x[:, : int(lengths.max())]).mean(1))
+
+
+@pytest.mark.parametrize("longest", [20, 30])
+def test_a_batch_that_its_longest_sequence_rules_is_not_cut(longest: int) -> None:
+    lengths = torch.full((32,), 20)
+    lengths[-1] = longest
+    x = (
+        torch.randn(32, 30, 2, generator=seeded(0))
+        * (torch.arange(30) < lengths[:, None])[..., None]
+    )
+    risk = EmpiricalRisk(
+        UpToTheLongest(), "cross_entropy", [((x, lengths), torch.zeros(32).long())]
+    )
+    assert risk.survey.outputs is not None
+    assert bound_micro_batch(risk, 16) == (longest == 20)
+    assert risk.largest_part == (16 if longest == 20 else 32)
