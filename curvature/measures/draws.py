@@ -14,7 +14,6 @@ from torch import Tensor
 
 _EVERY_UNIT = 0.1  # of the budget goes to all alike, so that each can be drawn twice
 
-_RELATIVE = 0.25  # variance of a draw of such a unit at least; 1 is the most for signs of two
 _ALONE = 0.1  # of the variance of all, from which on a unit alone is looked at
 
 
@@ -86,17 +85,17 @@ class Draws:
         """Each unit's variance, unbiased: 0 where there was one draw, so larger elsewhere.
 
         Where so much hangs on one unit that its single draw would hide it, it is taken to vary as
-        the others do relative to its size, or more.
+        the others do, relative to its size.
         """
         again = self.counts > 1
         own = self._deviations[:, column] / (self.counts - 1).clamp(min=1)
         spread = torch.where(again, own / self._chance(), 0.0)
         squares = (self.means[:, column] if column >= 0 else self.means.sum(1)).square()
         seen = float((squares * again / self._chance()).sum())
-        alike = max(float(spread.sum()) / seen if seen > 0 else 0.0, _RELATIVE)
+        alike = float(spread.sum()) / seen * squares if seen > 0 else torch.zeros_like(squares)
         inverse = self._inverse(self.budget)
-        large = alike * squares * inverse > _ALONE * float(spread @ inverse)
-        return torch.where(large, torch.where(again, own, alike * squares), spread)
+        large = alike * inverse > _ALONE * float(spread @ inverse)
+        return torch.where(large, torch.where(again, own, alike), spread)
 
     def _chance(self) -> Tensor:
         """That a unit is drawn twice at least."""

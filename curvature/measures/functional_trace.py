@@ -24,7 +24,7 @@ from curvature.measures.draws import Draws
 from curvature.measures.output_differences import OutputDifferences, Step
 from curvature.operators import RiskOperator
 
-_LOOKED_AT = 16  # examples for whose outputs a tensor's own block has to be 0
+_LOOKED_AT = 8  # examples for whose outputs a tensor's own block has to be 0
 _FEW = 2  # of them at a time
 _COMPARED = 8  # examples on which differences are held against autograd twice
 _APART = 4  # of them from a batch, where there are more
