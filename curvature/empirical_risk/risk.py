@@ -111,7 +111,7 @@ class EmpiricalRisk:
     def survey(self) -> Survey:
         """One forward pass over all batches; refuses what would make the numbers wrong.
 
-        It is made again where parameters or buffers have changed since; not so ``p.data``, of
+        It is made again where parameters or running statistics have changed since; not so ``p.data``, of
         whose changes PyTorch keeps no count.
 
         Raises:
@@ -268,8 +268,13 @@ class EmpiricalRisk:
         return list(self._leaves)
 
     def versions(self) -> list[int]:
-        """What PyTorch counts of the changes of parameters and buffers."""
-        tensors = (*self.model.parameters(), *self.model.buffers())
+        """What PyTorch counts of the changes of parameters, and of running statistics in use."""
+        statistics = [
+            t
+            for name, t in self.model.named_buffers()
+            if self.mode == "eval" and name.endswith(("running_mean", "running_var"))
+        ]
+        tensors = (*self.model.parameters(), *statistics)
         return [0 if t.is_inference() else t._version for t in tensors]
 
     def examples_in(self, batch: Any) -> int:

@@ -269,5 +269,5 @@ class FunctionalTrace:
             ).cpu()
             steps.append(plain.settle(few, probes, exact))
         # at a small h these few may cross no kink, where of all examples some always do
-        smooth = None not in steps and not has_kinks(self.risk, few)
+        smooth = None not in steps and not any(has_kinks(self.risk, part) for part in few)
         return [step for step in steps if step] if smooth else []

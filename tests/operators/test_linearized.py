@@ -110,12 +110,12 @@ def test_graphs_live_as_long_as_the_block() -> None:
     assert alive() == 0
 
 
-def test_changed_weights_and_buffers_are_noticed() -> None:
+def test_changed_weights_and_statistics_are_noticed() -> None:
     model = network()
-    model.register_buffer("statistics", torch.ones(2))
+    model.register_buffer("running_mean", torch.ones(2))
     H = hessian(model, "cross_entropy", DATA)
     v = torch.ones(H.size, dtype=f64)
-    for changed in (model.first.weight, model.statistics):
+    for changed in (model.first.weight, model.running_mean):
         with H.linearized() as fast:
             fast @ v
             with torch.no_grad():
