@@ -25,6 +25,7 @@ from curvature.losses import Loss, as_loss, whole_loss
 Mode = Literal["eval", "train"]
 BatchLoss = Callable[[nn.Module, Any], Any]
 FEW = 8  # examples on which the checks are made
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # only the last counts on
 
 
 class EmpiricalRisk:
@@ -250,7 +251,7 @@ class EmpiricalRisk:
         statistics = [
             t
             for name, t in self.model.named_buffers()
-            if self.mode == "eval" and name.endswith(("running_mean", "running_var"))
+            if self.mode == "eval" and name.rpartition(".")[2] in _STATISTICS
         ]
         tensors = (*self.model.parameters(), *statistics)
         return [0 if t.is_inference() else t._version for t in tensors]
