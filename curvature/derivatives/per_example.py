@@ -8,8 +8,9 @@ random signs in the seeds E‖Σ_i J_iᵀs_i‖² = Σ_i ‖J_iᵀs_i‖², for 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ class _Use:
     edge: GradientEdge
     names: dict[str, str]
     hook: RemovableHandle
+    lengths: set[int]  # the first dimensions of the input and the output
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,13 @@ def record(
     forward: Callable[[], Tensor],
     *,
     avoid: Collection[str] = (),
+    by_example: bool = False,
 ) -> Recording:
     """Run ``forward`` with hooks on every layer that has a rule.
 
     A parameter is left to ``rest`` if it is in ``avoid``, or if the graph uses it other than once
     in one such layer: counted in the graph itself, so functional uses and ties are found.
+    ``by_example``: also if the layer's first dimension isn't that of the outputs.
     """
     names = {id(p): name for name, p in params.items() if name not in avoid}
     uses: list[_Use] = []
@@ -93,6 +97,9 @@ def record(
     counts, nodes = _walk(outputs, {use.edge.node for use in uses})
     recorded = Counter(name for use in uses for name in use.names.values())
     covered = {name for name, times in recorded.items() if times == counts[id(params[name])] == 1}
+    if by_example:
+        n = len(outputs)
+        covered -= {name for use in uses if use.lengths != {n} for name in use.names.values()}
     innermost = []
     for use in uses:
         if covered.isdisjoint(use.names.values()):
@@ -118,7 +125,8 @@ def _hook(
 
         # taken here: a later in-place operation gives the tensor another edge
         handle = output.register_hook(take)  # type: ignore[no-untyped-call]
-        uses.append(_Use(get_gradient_edge(output), own, handle))
+        lengths = {t.shape[0] if t.ndim else -1 for t in (x, output)}
+        uses.append(_Use(get_gradient_edge(output), own, handle, lengths))
 
     return hook
 
@@ -158,34 +166,47 @@ def _walk(outputs: Tensor, marked: set[Any]) -> tuple[Counter[int], set[Any]]:
 def distrusted(
     model: nn.Module,
     params: Mapping[str, Tensor],
-    forward: Callable[[int | None], Tensor],
-    examples: int,
+    forward: Callable[[int, int | None], Tensor],
+    batches: Sequence[int],
     *,
     generator: torch.Generator,
     rtol: float,
-) -> set[str]:
-    """The parameters for which a rule disagrees with each example's gradient taken by itself.
+) -> tuple[set[str], set[str]]:
+    """The parameters whose rule isn't seen to give each example's gradient, and all in use.
 
-    ``forward(i)`` gives example i's outputs alone, ``forward(None)`` those of all. Finds layers
-    whose first dimension is not the examples, patched modules, examples that see each other.
+    ``batches`` are small ones, told by their examples: ``forward(k, i)`` gives the outputs of
+    example i of batch k alone, ``forward(k, None)`` those of batch k. Finds layers whose first
+    dimension is not the examples, patched modules, examples that see each other, and what no
+    example reaches. All of the first batch are looked at alone, then one each while that suffices.
     """
-    recording = record(model, params, lambda: forward(None))
-    seeds = torch.randn(recording.outputs.shape, generator=generator)
-    seeds = seeds.to(recording.outputs.device, recording.outputs.dtype)
-    if len(seeds) != examples or not recording.covered:
-        return set(params)
-    apart, _ = recording.squared_norms(seeds)
-    trusted = {name for name, squares in apart.items() if len(squares) == examples}
-    for i in range(examples):
-        outputs = forward(i)
-        tensors = {name: params[name] for name in apart}
-        grads = torch.autograd.grad(
-            outputs, list(tensors.values()), seeds[i : i + 1], materialize_grads=True
-        )
-        exact = {name: g.double().square().sum() for name, g in zip(tensors, grads, strict=True)}
-        scale = sum(float(square) for square in exact.values())
-        for name in list(trusted):
-            gap = abs(float(apart[name][i]) - float(exact[name]))
-            if not gap <= rtol * max(float(exact[name]), 1e-3 * scale / len(exact)):
-                trusted.discard(name)
-    return set(apart) - trusted
+    seen: set[str] = set()
+    wrong: set[str] = set()
+    used: set[str] = set()
+    for k, examples in enumerate(batches):
+        recording = record(model, params, partial(forward, k, None), avoid=wrong, by_example=True)
+        used |= recording.covered | set(recording.rest)
+        wrong |= set(recording.rest)
+        seeds = torch.randn(recording.outputs.shape, generator=generator)
+        seeds = seeds.to(recording.outputs.device, recording.outputs.dtype)
+        if len(seeds) != examples:
+            return set(params), used
+        apart, _ = recording.squared_norms(seeds)
+        for i in range(examples):
+            open_ = {name: params[name] for name in apart if name not in wrong}
+            if not open_ or (k and i and seen >= set(open_)):
+                break
+            alone = record(model, open_, partial(forward, k, i), by_example=True)
+            wrong |= set(alone.rest)
+            grads = torch.autograd.grad(
+                alone.outputs, list(open_.values()), seeds[i : i + 1], materialize_grads=True
+            )
+            exact = {
+                name: float(g.double().square().sum()) for name, g in zip(open_, grads, strict=True)
+            }
+            least = 1e-3 * sum(exact.values()) / max(1, len(exact))
+            for name, square in exact.items():
+                if not abs(float(apart[name][i]) - square) <= rtol * max(square, least):
+                    wrong.add(name)
+                elif square > 0:
+                    seen.add(name)
+    return set(params) - (seen - wrong), used

@@ -112,7 +112,7 @@ class EmpiricalRisk:
     def survey(self) -> Survey:
         """One forward pass over all batches; refuses what would make the numbers wrong.
 
-        It is made again where parameters or statistics have changed since; not so ``p.data``, of
+        It is made again where parameters or running statistics have changed since; not so ``p.data``, of
         whose changes PyTorch keeps no count.
 
         Raises:
@@ -192,6 +192,28 @@ class EmpiricalRisk:
         if self.loss is not None and can_be_cut(batch):
             batch = part_of(batch, 0, count, examples(batch))
         return moved(batch, self.device, self.dtype)
+
+    def spread(self, count: int, at_once: int) -> list[Any]:
+        """Examples evenly spaced over all data, ``at_once`` of the same batch in each batch.
+
+        A batch that can't be cut is taken whole.
+        """
+        total = len(self.batches)
+        number = min(total, -(-count // at_once))
+        wanted = {(2 * k + 1) * total // (2 * number): (k + 0.5) / number for k in range(number)}
+        found = []
+        for index, batch in enumerate(self.batches):
+            if index not in wanted:
+                continue
+            if not can_be_cut(batch):
+                found.append(moved(batch, self.device, self.dtype))
+                continue
+            n = examples(batch)
+            share = min(n, count // number)
+            rows = [int((j + wanted[index]) * n / share) for j in range(share)]
+            pieces = -(-share // at_once)
+            found += [self.rows(batch, rows[i::pieces]) for i in range(pieces)]
+        return found
 
     def rows(self, batch: Any, chosen: list[int]) -> Any:
         """Chosen examples of a batch that can be cut, on the model's device and in its dtype."""

@@ -20,7 +20,8 @@ from curvature.linalg.operator import LinearOperator, dots, norm
 
 NEAR_RTOL = 0.02  # to which B's eigenvalues are bounded; B itself is further from A
 RIVAL = 0.85  # of the value found: directions of which B says more are tried with A, too
-EXPLORED = 0.5  # squared part in the tried directions from which on a direction counts as tried
+LEFT = 1e-6  # squared part outside the tried directions, below which a direction is used up
+STALLED = 0.5  # of a residual, left by its correction: B is no guide, only the residual bounds
 SMALLEST_GAP = 0.05  # of the value: no correction is more than twenty times a residual
 SAFETY = 6  # on the estimate, which isn't a bound: of 600 small networks 6 were further off
 PATIENCE = 8  # products with A per eigenvalue
@@ -47,7 +48,7 @@ def neighbour_lanczos(
     near, space = lanczos_space(
         B,
         generator=generator,
-        k=k,
+        k=k + 1 if 1 < k < B.size else k,  # the last of several is often one of more alike
         rtol=NEAR_RTOL,
         max_products=max_products,
         confidence=confidence,
@@ -58,6 +59,7 @@ def neighbour_lanczos(
     tried = _Tried(A)
     for y in known.vectors[:k]:
         tried.add(y)
+    guided, corrected = np.full(k, True), None  # by B; the last corrected with its residual
     extra = 0
     limit = min(max_products, PATIENCE * k)
     while True:
@@ -67,9 +69,13 @@ def neighbour_lanczos(
                 known = known.extended(B, r)
                 extra += 1
         rest = known.without(tried)
-        errors = np.array(
-            [rest.error(value, r) for value, r in zip(values, residuals, strict=True)]
-        )
+        sizes = np.array([float(norm(r)) for r in residuals])
+        far = known.far_from(tried)
+        estimates = [rest.error(value, r, far) for value, r in zip(values, residuals, strict=True)]
+        if corrected is not None:
+            index, before = corrected
+            guided[index] = sizes[index] <= STALLED * before
+        errors = np.where(guided, np.minimum(sizes, estimates), sizes)
         tolerances = rtol * np.abs(values)
         rival = rest.rival(values[-1])
         done = bool((errors <= tolerances).all()) and rival is None
@@ -94,9 +100,11 @@ def neighbour_lanczos(
             if last:
                 return found, space.products + extra
         if rival is not None and (errors <= tolerances).all():
+            corrected = None
             tried.add(rival)
         else:
             worst = int((errors / tolerances).argmax())
+            corrected = worst, sizes[worst]
             tried.add(rest.correction(values[worst], residuals[worst]))
 
 
@@ -170,26 +178,34 @@ class _Known:
     def without(self, tried: _Tried) -> _Known:
         """B compressed onto what is left of the vectors when those ``tried`` are taken away."""
         C = np.stack([dots(self.vectors, v).cpu().numpy() for v in tried.V], axis=1)
-        parts, Z = np.linalg.eigh(C @ C.T)
-        Z = Z[:, parts < EXPLORED]
-        values, S = np.linalg.eigh(Z.T @ (self.values[:, None] * Z))
-        values, W = values[::-1], (Z @ S)[:, ::-1]
-        return _Known(values, torch.as_tensor(W.T.copy()).to(self.vectors) @ self.vectors)
+        left, Z = np.linalg.eigh(np.eye(len(C)) - C @ C.T)
+        left, Z = np.sqrt(left[left > LEFT]), Z[:, left > LEFT]
+        compressed = left[:, None] * (Z.T @ (self.values[:, None] * Z)) * left
+        values, S = np.linalg.eigh(compressed)
+        W = (Z / left) @ S[:, ::-1]
+        W, CW = torch.as_tensor(W.T.copy()).to(self.vectors), torch.as_tensor(W.T @ C).to(tried.V)
+        return _Known(values[::-1], W @ self.vectors - CW @ tried.V)
+
+    def far_from(self, tried: _Tried) -> float:
+        """‖VᵀBV − VᵀAV‖ of the directions tried: how far B's eigenvalues may be from A's."""
+        C = np.stack([dots(self.vectors, v).cpu().numpy() for v in tried.V], axis=1)
+        return float(np.linalg.norm(C.T @ (self.values[:, None] * C) - tried.T, 2))
 
     def rival(self, value: float) -> Tensor | None:
         """The direction of B's largest value, where that is near to ``value`` or above."""
         return self.vectors[0] if len(self.values) and self.values[0] > RIVAL * value else None
 
-    def error(self, value: float, r: Tensor) -> float:
-        """How far an eigenvalue can lie above ``value``: at most ‖r‖, and about rᵀ(θ − B)⁻¹r.
+    def error(self, value: float, r: Tensor, far: float) -> float:
+        """How far an eigenvalue can lie above ``value``: about rᵀ(θ − B)⁻¹r.
 
-        Direction by direction it is the larger eigenvalue of [[0, p], [p, −gap]].
+        Direction by direction it is the larger eigenvalue of [[0, p], [p, −gap]]; B's eigenvalues
+        may be ``far`` too small.
         """
         parts, rest = self._parts(r)
         parts = np.append(parts, float(norm(rest)))
-        gaps = np.append(np.maximum(value - self.values, 0), abs(value))
+        gaps = np.append(np.maximum(value - far - self.values, 0), abs(value))
         above = 2 * parts**2 / np.maximum(gaps + np.hypot(gaps, 2 * parts), np.finfo(float).tiny)
-        return min(float(norm(r)), SAFETY * float(above.sum()))
+        return SAFETY * float(above.sum())
 
     def correction(self, value: float, r: Tensor) -> Tensor:
         """(θ − B)⁻¹r."""

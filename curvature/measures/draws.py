@@ -14,6 +14,8 @@ from torch import Tensor
 
 _EVERY_UNIT = 0.1  # of the budget goes to all alike, so that each can be drawn twice
 
+_ALONE = 0.1  # of the variance of all, from which on a unit alone is looked at
+
 
 class Draws:
     """``weights``: the spread expected of each unit, as far as it is known beforehand."""
@@ -80,10 +82,20 @@ class Draws:
         return 2 * float(spread.sum()) ** 2 / noise if noise > 0 else math.inf
 
     def _spread(self, column: int = -1) -> Tensor:
-        """Each unit's variance, unbiased: 0 where there was one draw, so larger elsewhere."""
+        """Each unit's variance, unbiased: 0 where there was one draw, so larger elsewhere.
+
+        Where so much hangs on one unit that its single draw would hide it, it is taken to vary as
+        the others do, relative to its size.
+        """
         again = self.counts > 1
-        variance = self._deviations[:, column] / (self.counts - 1).clamp(min=1)
-        return torch.where(again, variance / self._chance(), 0.0)
+        own = self._deviations[:, column] / (self.counts - 1).clamp(min=1)
+        spread = torch.where(again, own / self._chance(), 0.0)
+        squares = (self.means[:, column] if column >= 0 else self.means.sum(1)).square()
+        seen = float((squares * again / self._chance()).sum())
+        alike = float(spread.sum()) / seen * squares if seen > 0 else torch.zeros_like(squares)
+        inverse = self._inverse(self.budget)
+        large = alike * inverse > _ALONE * float(spread @ inverse)
+        return torch.where(large, torch.where(again, own, alike), spread)
 
     def _chance(self) -> Tensor:
         """That a unit is drawn twice at least."""

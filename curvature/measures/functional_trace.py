@@ -17,14 +17,17 @@ from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
 from curvature.empirical_risk.kinks import has_kinks
 from curvature.empirical_risk.nested import joined
+from curvature.empirical_risk.shortage import within_memory
 from curvature.linalg.random_vectors import rademacher
 from curvature.measures import units
 from curvature.measures.draws import Draws
 from curvature.measures.output_differences import OutputDifferences, Step
 from curvature.operators import RiskOperator
 
-_FEW = 2  # examples on which own blocks are looked at
+_LOOKED_AT = 8  # examples for whose outputs a tensor's own block has to be 0
+_FEW = 2  # of them at a time
 _COMPARED = 8  # examples on which differences are held against autograd twice
+_APART = 4  # of them from a batch, where there are more
 _PROBES = 4
 _PASSES = 2  # before there is a standard error
 _DEGREES = 8  # of freedom, before it is believed
@@ -33,9 +36,11 @@ _FORWARD = 0.5  # with moving the weights
 
 
 def tensors_with_a_part(risk: EmpiricalRisk, generator: torch.Generator) -> list[str]:
-    """The tensors whose own block of R isn't 0: found by probes on a few examples in float64."""
-    assert risk.loss is not None
-    few = risk.few(next(iter(risk.batches)), _FEW)
+    """The tensors whose own block of R isn't shown to be 0, by probes on examples in float64.
+
+    It is not where none of the examples reaches the tensor, but others do.
+    """
+    few = risk.spread(_LOOKED_AT, _FEW)
     double = risk.device.type != "mps"
     try:
         return _curved(risk, few, torch.float64 if double else risk.dtype, generator)
@@ -46,18 +51,45 @@ def tensors_with_a_part(risk: EmpiricalRisk, generator: torch.Generator) -> list
 
 
 def _curved(
-    risk: EmpiricalRisk, few: Any, dtype: torch.dtype, generator: torch.Generator
+    risk: EmpiricalRisk, few: list[Any], dtype: torch.dtype, generator: torch.Generator
 ) -> list[str]:
-    twin = EmpiricalRisk(risk.model, risk.loss, [few], params=list(risk.params), dtype=dtype)
+    assert risk.loss is not None
+    twin = EmpiricalRisk(risk.model, risk.loss, few, params=list(risk.params), dtype=dtype)
+    found: set[str] = set()
+    reached: dict[str, bool] = {}
     with twin.evaluating():
-        outputs = joined(twin.predictions(next(twin.parts(few))))
-        r = torch.randn(outputs.shape, generator=generator, dtype=torch.float32)
-        return curved_tensors(
-            (outputs * r.to(outputs)).sum(),
-            twin.params,
-            generator=generator,
-            tolerance=1e-10 if dtype == torch.float64 else 1e-6,
-        )
+        for part in twin.all_parts():
+            if len(found) == len(twin.params):
+                break
+            outputs = joined(twin.predictions(part))
+            r = torch.randn(outputs.shape, generator=generator, dtype=torch.float32)
+            curved, used = curved_tensors(
+                (outputs * r.to(outputs)).sum(),
+                {name: p for name, p in twin.params.items() if name not in found},
+                generator=generator,
+                tolerance=1e-10 if dtype == torch.float64 else 1e-6,
+            )
+            found.update(curved)
+            reached.update({name: any_ or reached.get(name, False) for name, any_ in used.items()})
+    found.update(name for name, any_ in reached.items() if not any_)
+    unseen = [name for name in risk.params if name not in found and name not in reached]
+    found.update(within_memory(risk, lambda: _used(risk, unseen)))
+    return [name for name in risk.params if name in found]
+
+
+def _used(risk: EmpiricalRisk, names: list[str]) -> set[str]:
+    """Those of which the outputs of any example are a function."""
+    found: set[str] = set()
+    if not names:
+        return found
+    with risk.evaluating():
+        for part in risk.all_parts():
+            f = joined(risk.predictions(part))
+            if f.requires_grad:
+                tensors = [risk.params[name] for name in names]
+                grads = torch.autograd.grad(f.sum(), tensors, allow_unused=True)
+                found.update(name for name, g in zip(names, grads, strict=True) if g is not None)
+    return found
 
 
 class FunctionalTrace:
@@ -219,15 +251,23 @@ class FunctionalTrace:
 
     def _settled(self) -> list[Step]:
         """The steps for every kind of direction; none where one has none."""
-        few = self.risk.few(next(iter(self.risk.batches)), _COMPARED)
-        self._differences = OutputDifferences(self.risk, few, self._parts)
-        plain = OutputDifferences(self.risk, few, self._parts, plain=True)
-        term = self._operator.term(few)
+        few = self.risk.spread(_COMPARED, _APART)
+        self._differences = OutputDifferences(self.risk, few[0], self._parts)
+        plain = OutputDifferences(self.risk, few[0], self._parts, plain=True)
+        terms = [self._operator.term(part) for part in few]
         steps = []
         for kind in self._kinds:
             probes = [self._direction(kind) for _ in range(_PROBES)]
-            exact = torch.stack([z.double() @ (term @ z).double() for z in probes]).cpu()
+            exact = torch.stack(
+                [
+                    sum(
+                        (z.double() @ (term @ z).double() for term in terms),
+                        z.new_zeros((), dtype=torch.float64),
+                    )
+                    for z in probes
+                ]
+            ).cpu()
             steps.append(plain.settle(few, probes, exact))
         # at a small h these few may cross no kink, where of all examples some always do
-        smooth = None not in steps and not has_kinks(self.risk, few)
+        smooth = None not in steps and not any(has_kinks(self.risk, part) for part in few)
         return [step for step in steps if step] if smooth else []

@@ -23,7 +23,8 @@ from curvature.measures.units import cut, sizes
 _AT_ONCE = 64  # examples of a forward pass; more are slower on a CPU
 _COLUMNS = 16  # of the root that are formed at a time, where all are wanted
 _TOGETHER = 8  # examples whose gradients are summed where a layer has no rule
-_FEW = 3  # examples on which the rules are checked
+_CHECKED = 16  # examples on which the rules are checked
+_FEW = 4  # of them at a time
 _FIRST_BUDGET = 0.1  # second draws, as a share of the units, before the first error is known
 _AGAIN = 32  # second draws there must be at least
 
@@ -175,7 +176,11 @@ class GaussNewtonTrace:
         """
         part = self.risk.rows(batch, rows)
         recording = record(
-            self.risk.model, self.risk.params, lambda: self.risk.outputs(part), avoid=self._avoid
+            self.risk.model,
+            self.risk.params,
+            lambda: self.risk.outputs(part),
+            avoid=self._avoid,
+            by_example=True,
         )
         f = recording.outputs
         if signs is None:
@@ -216,28 +221,24 @@ class GaussNewtonTrace:
         return torch.stack(columns, 2).cpu()
 
     def _checked(self) -> tuple[set[str], list[str]]:
-        """The parameters whose rule fails on a few examples, and all that have none."""
+        """The parameters whose rule isn't seen to hold, and those of them that are in use."""
         if self._scaled:
             return set(self._names), self._names
-        batch = next(iter(self.risk.batches))
-        rows = list(range(min(_FEW, examples(batch))))
+        few = self.risk.spread(_CHECKED, _FEW)
 
-        def forward(i: int | None) -> Tensor:
-            return self.risk.outputs(self.risk.rows(batch, rows if i is None else [rows[i]]))
+        def forward(k: int, i: int | None) -> Tensor:
+            return self.risk.outputs(few[k] if i is None else self.risk.rows(few[k], [i]))
 
         with self.risk.evaluating():
-            avoid = distrusted(
+            avoid, used = distrusted(
                 self.risk.model,
                 self.risk.params,
                 forward,
-                len(rows),
+                [examples(batch) for batch in few],
                 generator=torch.Generator().manual_seed(0),
                 rtol=1e-3 if self.risk.dtype == torch.float32 else 1e-6,
             )
-            recording = record(
-                self.risk.model, self.risk.params, lambda: forward(None), avoid=avoid
-            )
-        return avoid, list(recording.rest)
+        return avoid, [name for name in self._names if name in avoid & used]
 
 
 def _chunks(items: list[int], size: int) -> list[list[int]]:

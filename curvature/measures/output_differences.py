@@ -65,12 +65,12 @@ class OutputDifferences:
             if name in names and name not in self._layers.covered
         ]
 
-    def settle(self, few: Any, probes: Sequence[Tensor], exact: Tensor) -> Step | None:
-        """The better of two h that give the ``exact`` zᵀRz of a ``few`` examples.
+    def settle(self, few: Sequence[Any], probes: Sequence[Tensor], exact: Tensor) -> Step | None:
+        """The better of two h that give the ``exact`` zᵀRz of a ``few`` batches.
 
         More are tried where neither does. Where there are kinks, others may still be wrong.
         """
-        centers = self.centers(few)
+        centers = [center for batch in few for center in self.centers(batch)]
         errors: dict[float, tuple[float, float]] = {}
         for h in _STEPS:
             pairs = [[self._side(centers, z, s * h) for s in (1, -1)] for z in probes]

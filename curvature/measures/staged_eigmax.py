@@ -26,10 +26,11 @@ from curvature.operators import RiskOperator
 
 DRAWN = 128  # images of the subsample
 LEAST = 8 * DRAWN  # examples from which on a subsample is worth its cost
-# of the draws: in proportion to tr Λ_i, to zᵀJ_iᵀΛ_iJ_iz for one random z, and to all alike. An
-# example that alone makes a large eigenvalue of G has a large share of tr(JᵀΛJ), whatever its
-# tr Λ_i; one that makes it by the functional Hessian may be left out.
-SHARES = (0.45, 0.45, 0.1)
+# of the draws: in proportion to tr Λ_i, to zᵀJ_iᵀΛ_iJ_iz for one random z, to ‖∂ℓ_i/∂f_i‖‖J_iz‖,
+# and to all alike. An example that alone makes a large eigenvalue of G has a large share of
+# tr(JᵀΛJ), whatever its tr Λ_i. One that makes it by the functional Hessian Σ_c (∂ℓ/∂f_c) ∂²f_c has
+# a large share of the third: of a homogeneous network, ∂²f w is a multiple of J.
+SHARES = (0.35, 0.35, 0.2, 0.1)
 MOVED = 1e-3  # of the weights' size, for J_iz as a difference of the outputs
 
 
@@ -113,9 +114,12 @@ def _shares(A: RiskOperator, generator: torch.Generator) -> Tensor:
             (v,) = loss.root_product(f, targets, u.to(f) * 2 - 1)
             with moved_along(risk.leaves, z, h):
                 moved = risk.outputs(part) - f
-            change = loss.gradient(f + moved, targets) - loss.gradient(f, targets)
-            columns = torch.stack([v.square(), moved * change, torch.ones_like(f)])
-            found.append(columns.double().reshape(3, len(f), -1).sum(2).clamp(min=0).cpu())
+            slope = loss.gradient(f, targets)
+            change = loss.gradient(f + moved, targets) - slope
+            columns = torch.stack([v.square(), moved * change, moved.square(), slope.square()])
+            sums = columns.double().reshape(4, len(f), -1).sum(2).clamp(min=0).cpu()
+            by_functional = (sums[2] * sums[3]).sqrt()
+            found.append(torch.stack([sums[0], sums[1], by_functional, torch.ones(len(f))]))
     sizes = torch.cat(found, dim=1)
     totals = sizes.sum(1)
     totals[totals == 0] = torch.inf

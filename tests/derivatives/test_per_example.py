@@ -186,15 +186,16 @@ UNTRUE = {
 def test_a_rule_that_does_not_hold_is_found_on_three_examples(name: str) -> None:
     model, x, wrong = UNTRUE[name]
     model = prepared(model)
-    found = distrusted(
+    found, used = distrusted(
         model,
         dict(model.named_parameters()),
-        lambda i: model(x[:3] if i is None else x[i : i + 1]),
-        3,
+        lambda k, i: model(x[:3] if i is None else x[i : i + 1]),
+        [3],
         generator=seeded(0),
         rtol=1e-6,
     )
     assert found == wrong
+    assert used == set(dict(model.named_parameters()))
 
 
 def test_hooks_leave_nothing_behind() -> None:

@@ -69,3 +69,21 @@ def test_draws_without_spread_leave_no_error() -> None:
         draws.add(torch.arange(3), torch.ones(3, 2, dtype=torch.float64))
     draws.budget = 1.0
     assert (draws.value, draws.variance(), draws.degrees()) == (6.0, 0.0, math.inf)
+
+
+def test_one_unit_that_outweighs_the_others_is_not_hidden_by_its_single_draw() -> None:
+    hidden, errors = 0, []
+    for seed in range(60):
+        draws, generator = Draws(300, 1, seeded(seed)), seeded(1000 + seed)
+        draws.budget = 0.5
+        size = torch.ones(300, dtype=torch.float64)
+        size[7] = 200.0
+        missing = draws.missing(0.5)
+        for _ in range(int(missing.max())):
+            units = (missing > draws.counts).nonzero()[:, 0]
+            noise = 0.6 + 0.8 * torch.rand(len(units), generator=generator, dtype=torch.float64)
+            draws.add(units, (size[units] * noise)[:, None])
+        errors.append(draws.value - float(size.sum()))
+        hidden += abs(errors[-1]) > 3 * draws.variance() ** 0.5
+    assert max(map(abs, errors)) > 50
+    assert hidden <= 10  # about 30 where a single draw counts as sure, 6 so

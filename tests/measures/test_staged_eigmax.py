@@ -110,6 +110,22 @@ def test_an_example_of_huge_curvature_is_drawn() -> None:
     assert eigmax(H, method="staged").value == pytest.approx(true, rel=1e-3)
 
 
+def test_an_example_that_is_surely_wrong_is_drawn() -> None:
+    """Its Λ is 0, so that it makes curvature by the functional Hessian alone."""
+    model, (x, y) = network(nn.ReLU), examples()
+    with torch.no_grad():
+        model[2].weight.mul_(100)
+        x[7] *= 20
+        y = model(x).argmax(1)
+        y[7] = model(x[7]).argmin()
+        p = model(x[7]).softmax(0)
+    assert float(p.max() * (1 - p.max())) < 1e-6
+    H = hessian(model, "cross_entropy", (x, y))
+    for seed in range(8):
+        drawn = torch.cat([part[0] for part in subsampled(H, 128, seeded(seed)).risk.batches])
+        assert bool((drawn == x[7]).all(1).any())
+
+
 def test_looking_at_the_examples_leaves_the_weights_and_their_versions() -> None:
     model = network()
     H = hessian(model, "cross_entropy", examples())

@@ -1,0 +1,147 @@
+"""What the first examples don't show: experts, branches, blank inputs; against dense Hessians."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from curvature.empirical_risk import EmpiricalRisk
+from curvature.measures.functional_trace import tensors_with_a_part
+from curvature.measures.gauss_newton_trace import GaussNewtonTrace
+from curvature.measures.trace import trace
+from curvature.operators import ggn, hessian
+from tests.conftest import seeded
+from tests.corpus.case import f64, randn
+
+LABELS = torch.randint(3, (64,), generator=seeded(1))
+
+
+class Experts(nn.Module):
+    """Every token goes to one expert; the examples' means to the last layer."""
+
+    def __init__(self, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.gate = nn.Linear(4, 2, bias=False)
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(4, 5), activation(), nn.Linear(5, 4)) for _ in range(2)
+        )
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.reshape(-1, 4)
+        chosen = self.gate(tokens).argmax(1)
+        mixed = torch.zeros_like(tokens)
+        for i, expert in enumerate(self.experts):
+            rows = (chosen == i).nonzero()[:, 0]
+            if len(rows):
+                mixed = mixed.index_add(0, rows, expert(tokens[rows]))
+        out: Tensor = self.out(mixed.view(x.shape).mean(1))
+        return out
+
+
+class Branches(nn.Module):
+    """A flag in the first input chooses a linear branch, or a smooth one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 5), nn.Sequential(nn.Linear(4, 5), nn.GELU())
+        self.out = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(torch.where(x[:, :1] > 0, self.b(x), self.a(x)))
+        return out
+
+
+def made(kind: str) -> tuple[nn.Module, Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if kind == "branches":
+            x = randn(64, 4)
+            x[:, 0] = (torch.arange(64) >= 32).to(f64)
+            return Branches().double(), x
+        if kind == "blank":
+            x = randn(64, 4)
+            x[:2] = 0
+            layers = nn.Linear(4, 5, bias=False), nn.Tanh(), nn.Linear(5, 3, bias=False)
+            return nn.Sequential(*layers).double(), x
+        model = Experts(nn.GELU if "smooth" in kind else nn.ReLU).double()
+    tokens = 1 if "one token" in kind else 3
+    x = 2 * randn(64, 1, 4) + 0.3 * randn(64, tokens, 4)
+    order = model.gate(x[:, 0]).argmax(1).argsort(stable=True)
+    return model, x[order]
+
+
+def dense_trace(model: nn.Module, x: Tensor) -> float:
+    """tr(H), a row at a time."""
+    params = list(model.parameters())
+    grads = torch.autograd.grad(
+        F.cross_entropy(model(x), LABELS),
+        params,
+        create_graph=True,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    total = 0.0
+    for p, g in zip(params, grads, strict=True):
+        for i in range(p.numel() if g.requires_grad else 0):
+            (row,) = torch.autograd.grad(
+                g.view(-1)[i], [p], retain_graph=True, materialize_grads=True
+            )
+            total += float(row.view(-1)[i])
+    return total
+
+
+KINDS = ["tokens", "one token", "smooth tokens", "smooth one token", "branches", "blank"]
+
+
+@pytest.mark.parametrize("batch_size", [64, 10])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_first_examples_do_not_reach_is_counted(kind: str, batch_size: int) -> None:
+    model, x = made(kind)
+    H = hessian(model, "cross_entropy", (x, LABELS), batch_size=batch_size)
+    expected = dense_trace(model, x)
+    found = trace(H, method="split", rtol=0.02)
+    assert abs(found.value - expected) <= 4 * found.standard_error
+    assert trace(H, method="exact").value == pytest.approx(expected, rel=1e-8)
+
+
+def test_what_an_example_reaches_that_was_not_looked_at_goes_the_generic_way() -> None:
+    model, x = made("one token")
+    x = torch.cat([x[:1].expand(63, -1, -1), x[-1:]])  # the last goes to the other expert
+    G = ggn(model, "cross_entropy", (x, LABELS))
+    last = model.gate(x[-1, 0]).argmax()
+    assert {f"experts.{last}.0.weight", f"experts.{last}.0.bias"} <= GaussNewtonTrace(
+        G.risk, seeded(0)
+    )._avoid
+    assert trace(G, method="exact").value == pytest.approx(
+        float(torch.stack([(G @ e) @ e for e in torch.eye(G.size, dtype=f64)]).sum()), rel=1e-8
+    )
+
+
+def test_a_tensor_no_example_looked_at_reaches_has_a_part_and_one_without_use_none() -> None:
+    model, x = made("branches")
+    x[:, 0] = 0
+    x[0, 0] = 1
+    model.unused = nn.Linear(2, 2).double()
+    risk = hessian(model, "cross_entropy", (x, LABELS)).risk
+    assert tensors_with_a_part(risk, seeded(0)) == ["b.0.weight", "b.0.bias"]
+    model, x = made("smooth one token")
+    x = torch.cat([x[:1].expand(63, -1, -1), x[-1:]])
+    found = tensors_with_a_part(hessian(model, "cross_entropy", (x, LABELS)).risk, seeded(0))
+    assert {f"experts.{i}.0.weight" for i in range(2)} <= set(found)
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(40, 40), (40, 7), (40, 1), (3, 2)])
+def test_examples_are_spread_over_all_batches(n: int, batch_size: int) -> None:
+    x = torch.arange(n, dtype=f64)[:, None]
+    risk = EmpiricalRisk(nn.Linear(1, 1).double(), "mse", (x, x), batch_size=batch_size)
+    parts = risk.spread(16, 2)
+    chosen = sorted(int(i) for part in parts for i in part[0])
+    assert len(set(chosen)) == len(chosen) <= 16
+    assert max(len(part[0]) for part in parts) <= 2
+    if n == 40:
+        assert max(b - a for a, b in zip([-1, *chosen], [*chosen, n], strict=True)) <= 6
+    else:
+        assert chosen == [0, 1, 2]
