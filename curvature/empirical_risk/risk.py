@@ -112,8 +112,8 @@ class EmpiricalRisk:
     def survey(self) -> Survey:
         """One forward pass over all batches; refuses what would make the numbers wrong.
 
-        It is made again where parameters or running statistics have changed since; not so ``p.data``, of
-        whose changes PyTorch keeps no count.
+        It is made again where parameters or running statistics have changed since; not so by
+        ``p.data``, of whose changes PyTorch keeps no count.
 
         Raises:
             ValueError: if the model is random, its examples depend on each other, or the loss

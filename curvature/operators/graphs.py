@@ -37,8 +37,8 @@ class Graphs:
         """Each micro-batch's product with ``v``; inside the risk's ``evaluating``."""
         if self._risk.versions() != self._versions:
             raise RuntimeError(
-                "Weights or running statistics were changed while their gradient's graph was kept. End the "
-                "`with H.linearized()` before a step, and enter it anew."
+                "Weights or running statistics were changed while their gradient's graph was kept. "
+                "End the `with H.linearized()` before a step, and enter it anew."
             )
         for apply in self._kept:
             yield apply(v, keep=True)
