@@ -15,7 +15,7 @@ from curvature.derivatives.memory import is_out_of_memory
 from curvature.derivatives.per_example import Recording, distrusted, record
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
-from curvature.empirical_risk.shortage import halve_micro_batch
+from curvature.empirical_risk.shortage import halve_micro_batch, within_memory
 from curvature.measures.draws import Draws
 from curvature.measures.root_basis import RootBasis
 from curvature.measures.units import cut, sizes
@@ -52,7 +52,10 @@ class GaussNewtonTrace:
         self._names = list(risk.params)
         self.exact = exact
         self._scaled = scaled
-        self._avoid, self.rest = self._checked()
+        if scaled:
+            self._avoid, self.rest = set(self._names), self._names
+        else:
+            self._avoid, self.rest = within_memory(risk, self._checked)
         self._together = _TOGETHER if self.rest and not exact else 1
         self._units = cut([examples(batch) for batch in risk.batches], self._together)
         count = sum(map(len, self._units))
@@ -222,9 +225,7 @@ class GaussNewtonTrace:
 
     def _checked(self) -> tuple[set[str], list[str]]:
         """The parameters whose rule isn't seen to hold, and those of them that are in use."""
-        if self._scaled:
-            return set(self._names), self._names
-        few = self.risk.spread(_CHECKED, _FEW)
+        few = self.risk.spread(_CHECKED, min(_FEW, self.risk.largest_part))
 
         def forward(k: int, i: int | None) -> Tensor:
             return self.risk.outputs(few[k] if i is None else self.risk.rows(few[k], [i]))
