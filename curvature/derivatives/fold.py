@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from curvature.derivatives.convolution import convolution
 from curvature.derivatives.piecewise import PiecewiseLinear
@@ -57,27 +59,70 @@ NOTHING = Folding(())
 def recorded(model: nn.Module, call: Callable[[], object]) -> Folding:
     """What can be replaced, seen from one ``call`` of the model in the mode that it is in.
 
-    That nothing but the BatchNorm uses a convolution's output can't be seen: compare outputs.
+    A BatchNorm is folded where it alone reads the convolution's output: another use may have a
+    weight of 0 now, and yet a derivative by it.
     """
     outputs: dict[int, tuple[nn.Module, Tensor]] = {}
     norms: dict[nn.Module, nn.Module] = {}  # BatchNorm → the convolution before it
     calls: dict[nn.Module, int] = {}
+    reads = _Reads()
+    before: dict[nn.Module, int] = {}  # BatchNorm → reads of its input as it was called
+    own: dict[nn.Module, int] = {}  # and its own
 
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
+    def enter(module: nn.Module, args: Any) -> None:
+        if args and id(args[0]) in outputs:
+            before[module] = reads.of(args[0])
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
         calls[module] = calls.get(module, 0) + 1
         if isinstance(module, _CONVOLUTIONS):
             outputs[id(output)] = module, output  # held, so that no other takes its id
+            reads.watch(output)
         elif args and id(args[0]) in outputs:
             norms[module] = outputs[id(args[0])][0]
+            own[module] = reads.of(args[0]) - before[module]
 
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack, torch.no_grad(), reads:
         for module in model.modules():
             if _replaceable(module):
-                stack.callback(module.register_forward_hook(hook).remove)
+                stack.callback(module.register_forward_pre_hook(enter).remove)
+                stack.callback(module.register_forward_hook(leave).remove)
         call()
-    once = {conv: norm for norm, conv in norms.items() if calls[norm] == calls[conv] == 1}
+    last = {module: output for module, output in outputs.values()}
+    once = {
+        conv: norm
+        for norm, conv in norms.items()
+        if calls[norm] == calls[conv] == 1 and reads.of(last[conv]) == own[norm]
+    }
     found = [module for module in calls if isinstance(module, _CONVOLUTIONS)]
     return Folding(tuple((conv, once.get(conv)) for conv in found))
+
+
+class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations that take watched tensors, or views of them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._counts: dict[int, int] = {}
+
+    def watch(self, t: Tensor) -> None:
+        """From now on; ``t`` must outlive this."""
+        self._counts[_memory(t)] = 0
+
+    def of(self, t: Tensor) -> int:
+        """So far."""
+        return self._counts[_memory(t)]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        taken = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        for key in {_memory(t) for t in taken} & self._counts.keys():
+            self._counts[key] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _memory(t: Tensor) -> int:
+    found: int = t.untyped_storage()._cdata if t.layout == torch.strided else 0
+    return found
 
 
 def has_convolutions(model: nn.Module) -> bool:

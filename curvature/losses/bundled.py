@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from curvature.losses.loss import Loss, Reduction
 from curvature.losses.softmax import softmax_root_product
 
+_CLASSES = 1024  # up to which the loss is formed in float64
+
 
 def cross_entropy(
     *,
@@ -30,11 +32,12 @@ def cross_entropy(
 
     def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
         _classes_second(outputs, targets)
+        f = _exact(outputs)
         with _naming_classes("cross_entropy", outputs):
             return F.cross_entropy(
-                outputs,
-                _labels(targets),
-                weight=on(outputs),
+                f,
+                targets.to(f.dtype) if targets.is_floating_point() else _labels(targets),
+                weight=on(f),
                 ignore_index=ignore_index,
                 label_smoothing=label_smoothing,
                 reduction="sum",
@@ -107,8 +110,9 @@ def bce(*, pos_weight: Tensor | None = None, reduction: Reduction = "mean") -> L
 
     def sum_(outputs: Tensor, targets: Tensor) -> Tensor:
         _same_shape(outputs, targets, "bce")
+        f = _exact(outputs)
         return F.binary_cross_entropy_with_logits(
-            outputs, targets.to(outputs.dtype), pos_weight=on(outputs), reduction="sum"
+            f, targets.to(f.dtype), pos_weight=on(f), reduction="sum"
         )
 
     def diagonal(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -188,6 +192,16 @@ def _weight_of_labels(targets: Tensor, ignore_index: int, class_weights: Tensor 
     if class_weights is None:
         return torch.tensor(counted.numel())
     return class_weights.to(targets.device).double()[counted].sum()
+
+
+def _exact(outputs: Tensor) -> Tensor:
+    """Logits in float64: in float32 the slope p − y of sure examples is mostly rounding.
+
+    At a loss of 1e-6 it is off by 6 %. Not for a vocabulary, whose memory it would double.
+    """
+    few = outputs.ndim < 2 or outputs.shape[1] <= _CLASSES
+    known = outputs.dtype == torch.float32 and outputs.device.type != "mps"
+    return outputs.double() if few and known else outputs
 
 
 def _labels(targets: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,6 +26,24 @@ class Reused(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(self.conv(x)))
+
+
+class Gated(nn.Module):
+    """Whose convolution is read beside its BatchNorm, at a weight that is 0 so far."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)
+        self.when = when
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        gate = torch.zeros(())
+        early = gate * h if self.when == "before" else 0
+        y = self.norm(h)
+        late = {"after": h.sin, "detached": h.detach, "view": lambda: h[:1]}
+        found: Tensor = y + (gate * late[self.when]() if self.when in late else early)
+        return found
 
 
 def with_hook() -> nn.Module:
@@ -63,6 +82,10 @@ CASES: dict[str, tuple[Callable[[], nn.Module], list[bool]]] = {  # folded or no
     "BatchNorm first": (sequence(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3)), [False]),
     "training": (in_training, [False]),
     "called twice": (lambda: Reused().eval(), [False]),
+    **{
+        f"read {when}": (partial(lambda when: Gated(when).eval(), when), [False])
+        for when in ("before", "after", "detached", "view")
+    },
     "hooked": (with_hook, [False]),
     "other padding": (
         sequence(nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(3)),

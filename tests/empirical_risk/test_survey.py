@@ -101,7 +101,7 @@ def test_new_statistics_of_batch_norm_are_noticed() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
     risk = EmpiricalRisk(model, "cross_entropy", [(X, Y)])
     before = risk.value
-    model.train()(X)  # as when they are estimated anew for an average of weights
+    model.train()(10 * X + 5)  # as when they are estimated anew for an average of weights
     model.eval()
     assert risk.value == pytest.approx(float(F.cross_entropy(model(X), Y).detach()))
     assert risk.value != pytest.approx(before, rel=1e-3)

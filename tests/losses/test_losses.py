@@ -115,6 +115,18 @@ def test_saturated_logits_keep_a_root_in_float32() -> None:
     assert trace == pytest.approx(float(4 * q), rel=1e-3)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
+def test_saturated_logits_keep_their_slope_in_float32(loss: str) -> None:
+    f = torch.tensor([[17.0, 0.5, -1.0], [-2.0, 16.0, 1.0]])
+    y = torch.tensor([0, 1]) if loss == "cross_entropy" else (f > 15).float()
+    if loss == "bce":
+        f = torch.where(y > 0, f, -f.abs() - 15)
+    found = LOSSES[loss]().gradient(f, y)
+    exact = LOSSES[loss]().gradient(f.double(), y.double() if loss == "bce" else y)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_name_makes_a_loss(name: str) -> None:
     assert as_loss(name).name == name

@@ -192,7 +192,7 @@ def test_a_model_that_knows_no_float64_is_looked_at_in_float32() -> None:
         def __init__(self, activation: nn.Module) -> None:
             super().__init__()
             self.layer, self.activation = nn.Linear(4, 16), activation
-            self.register_buffer("out", torch.ones(16, 3))
+            self.register_buffer("out", torch.arange(48.0).sin().view(16, 3))
 
         def forward(self, x: Tensor) -> Tensor:
             if x.dtype == f64:

@@ -128,7 +128,7 @@ def check_against_plain(model: nn.Module) -> str:
 
 
 def test_an_output_that_is_used_twice_is_not_folded() -> None:
-    assert check_against_plain(build(Leaking)) == "double backward, graph kept"
+    assert "folded" not in check_against_plain(build(Leaking))
 
 
 def test_what_needs_contiguous_tensors_keeps_them() -> None:
