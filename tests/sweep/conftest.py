@@ -10,7 +10,7 @@ from curvature.runs.config import AnalysisConfig, RunConfig
 from curvature.runs.table import Row
 from curvature.sweep import LocalExecutor
 
-BASE = RunConfig(model="mlp:hidden=8,depth=1", steps=4, batch_size=500)
+BASE = RunConfig(model="mlp:hidden=8,depth=1,activation=tanh", steps=4, batch_size=500)
 FEW = AnalysisConfig(examples=20, max_passes=8, max_products=4, products="plain")
 
 

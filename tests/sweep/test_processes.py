@@ -94,7 +94,7 @@ def test_a_run_that_another_sweep_has_is_waited_for(tmp_path: Path, inline: Inli
 
 
 ARGS = (
-    *("--model", "mlp:hidden=8,depth=1", "--steps", "300", "--batch-size", "300"),
+    *("--model", "mlp:hidden=8,depth=1,activation=tanh", "--steps", "300", "--batch-size", "300"),
     *("--optimizers", "sgd,sa-sam", "--lr", "0.01,0.1", "--examples", "20", "--max-passes", "8"),
 )
 CONFIGS = grid(  # the same
