@@ -21,7 +21,7 @@ from curvature.runs.table import write_parquet, write_rows
 from curvature.statistics.networks import Difference
 
 from .output import TITLES, Output, number
-from .tables import require_figure, require_place, write_figure
+from .tables import refuse_to_replace, require_figure, require_place, write_figure
 
 WRITERS = {".jsonl": write_rows, ".csv": write_csv, ".parquet": write_parquet}
 BESIDE = ("loss", "weight_norm")  # what the curvatures are read with
@@ -41,22 +41,31 @@ def run(
     if table is not None and table.suffix.lower() not in WRITERS:
         raise ValueError(f"`--table` takes a file in {', '.join(WRITERS)}, not `{table}`.")
     require_figure(out)
-    require_place(table)
+    if table is not None:
+        refuse_to_replace(table, "--table")
+        require_place(table)
     metrics = metrics or METRICS
+
+    def keep(rows: Sequence[Row]) -> None:
+        """What is measured is safe, whatever becomes of the next."""
+        if table is not None:
+            WRITERS[table.suffix.lower()](table, rows)
+
     found = compare_networks(
         [str(source) for source in sources],
         config,
         metrics=metrics,
         announce=output.say,
         report=output.report,
+        keep=keep,
         **options,
     )
     output.table(_values(found, metrics))
     output.lines([""])
     output.table(_differences(found, metrics))
     output.answer(_answer(found))
+    keep(found.rows)
     if table is not None:
-        WRITERS[table.suffix.lower()](table, found.rows)
         output.lines([str(table)])
     if out is not None:
         figure = found.figure(metrics=metrics)

@@ -57,7 +57,7 @@ def read_sources(sources: Sequence[Path], conditions: Sequence[str] = ()) -> lis
     return where(rows, conditions)
 
 
-def refuse_to_replace(path: Path) -> None:
+def refuse_to_replace(path: Path, option: str = "--out") -> None:
     """Refuse to write a table over a file that is none: a name mistyped, perhaps.
 
     A table's first bytes tell: Parquet's mark, or the column `metric` in its first line.
@@ -69,7 +69,7 @@ def refuse_to_replace(path: Path) -> None:
     if not first.startswith(b"PAR1") and not _METRIC.search(first):
         raise ValueError(
             f"{path} is there and holds no rows of ours, so it is not replaced: name another file "
-            "with --out, or remove it first."
+            f"with {option}, or remove it first."
         )
 
 

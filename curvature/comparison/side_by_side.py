@@ -53,11 +53,13 @@ def compare(
     trust: bool = False,
     announce: Callable[[str], None] | None = None,
     report: Report | None = None,
+    keep: Callable[[Table], object] | None = None,
 ) -> Comparison:
     """Measure checkpoints as ``config`` says; take run folders and files of rows as they are.
 
     ``sources`` may be name → source. ``labels``: NAME=PATH, or one each. The ``metrics`` are told
     apart ``against`` one network, the first by default; ``analysis`` chooses among a run's rows.
+    ``keep`` is given all rows so far after each network that was measured.
 
     Raises:
         ValueError: naming the field in which two networks were measured differently.
@@ -81,8 +83,9 @@ def compare(
         rows[name] = measure(
             name, networks[name], look, config, trust=trust, announce=say, report=report
         )
-    _name_runs_apart(rows)
-    table = Table({**row, **vars(bounds(row))} for name in networks for row in rows[name])
+        if keep is not None:
+            keep(_as_table(networks, rows))
+    table = _as_table(networks, rows)
     told = [
         row
         for metric in metrics
@@ -127,6 +130,12 @@ def _only(networks: list[Network]) -> Network:
     if len(networks) != 1:
         raise ValueError(f"One name for {len(networks)} networks: give their rows apart.")
     return networks[0]
+
+
+def _as_table(networks: Mapping[str, Network], rows: Mapping[str, list[Row]]) -> Table:
+    """Those that are there, in the networks' order, with their intervals."""
+    _name_runs_apart(rows)
+    return Table({**row, **vars(bounds(row))} for name in networks for row in rows.get(name, ()))
 
 
 def _name_runs_apart(rows: Mapping[str, list[Row]]) -> None:

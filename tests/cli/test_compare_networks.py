@@ -9,6 +9,8 @@ import pytest
 import torch
 from click.testing import Result
 
+from curvature.analysis import analyze
+from curvature.comparison import measuring
 from curvature.runs.checkpoint import load_checkpoint, save_checkpoint
 from curvature.runs.csv_table import read_csv
 from curvature.runs.table import read_rows, write_rows
@@ -71,6 +73,25 @@ def test_its_own_table_is_compared_without_measuring(curv: Curv, suffix: str) ->
         assert one["value"] == pytest.approx(other["value"])
         if one["metric"] != "accuracy":  # that of files isn't paired
             assert (one["word"], one["low"]) == (other["word"], pytest.approx(other["low"]))
+
+
+def test_an_interrupted_comparison_goes_on_from_its_table(
+    curv: Curv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def stopped(*args: object, **options: object) -> object:
+        calls.append(args)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return analyze(*args, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(measuring, "analyze", stopped)
+        assert curv("compare", "a.pt", "b.pt", *FEW, "--table", "rows.jsonl").exit_code == 130
+    assert {row["name"] for row in read_rows("rows.jsonl")} == {"a.pt"}
+    again = curv("compare", "rows.jsonl", "b.pt", *FEW, "--label", "a.pt", "--label", "b.pt")
+    assert again.exit_code == 0, again.output
 
 
 def test_rows_of_analyze_stand_beside_a_stranger(curv: Curv) -> None:
@@ -147,6 +168,7 @@ def test_a_table_of_a_study_is_still_one(curv: Curv) -> None:
         (("a.pt", "b.pt", "--against", "c"), "no network c; there are a.pt, b.pt"),
         (("a.pt", "b.pt", "--out", "c.gif"), "png, svg, pdf, not `gif`"),
         (("a.pt", "b.pt", "--table", "c.txt"), "`--table` takes a file in .jsonl, .csv, .parquet"),
+        (("a.pt", "b.pt", "--table", "notes.csv"), "notes.csv is there and holds no rows of ours"),
         (
             ("a.pt", "b.pt", "--metric", "sharpness"),
             "No metric `sharpness` is measured; there are loss, accuracy",
@@ -167,6 +189,7 @@ def test_what_is_refused_is_one_line_and_nothing_is_written(
 ) -> None:
     Path("folder").mkdir()
     Path("saved").mkdir()
+    Path("notes.csv").write_text("day,weather\n")
     Path("saved/config.json").write_text('{"architectures": ["Net"]}')
     weights = load_checkpoint("gone.pt").weights
     torch.save({name: torch.full_like(w, torch.inf) for name, w in weights.items()}, "inf.pt")
