@@ -20,6 +20,8 @@ from torch.utils.hooks import RemovableHandle
 
 from curvature.derivatives.layer_rules import Rule, rule_of
 
+_ALONE = 4  # examples of a batch whose gradients are taken by themselves, to check the rules
+
 
 @dataclass(frozen=True)
 class _Use:
@@ -177,7 +179,8 @@ def distrusted(
     ``batches`` are small ones, told by their examples: ``forward(k, i)`` gives the outputs of
     example i of batch k alone, ``forward(k, None)`` those of batch k. Finds layers whose first
     dimension is not the examples, patched modules, examples that see each other, and what no
-    example reaches. All of the first batch are looked at alone, then one each while that suffices.
+    example reaches. Four of the first batch and one of each other are looked at alone, and more
+    while there is a layer that none of them reached.
     """
     seen: set[str] = set()
     wrong: set[str] = set()
@@ -191,9 +194,12 @@ def distrusted(
         if len(seeds) != examples:
             return set(params), used
         apart, _ = recording.squared_norms(seeds)
-        for i in range(examples):
+        spaced = range(0, examples, -(-examples // _ALONE))
+        others = [i for i in range(examples) if i not in spaced]
+        enough = 1 if k else len(spaced)
+        for number, i in enumerate([*spaced, *others]):
             open_ = {name: params[name] for name in apart if name not in wrong}
-            if not open_ or (k and i and seen >= set(open_)):
+            if not open_ or (number >= enough and seen >= set(open_)):
                 break
             alone = record(model, open_, partial(forward, k, i), by_example=True)
             wrong |= set(alone.rest)

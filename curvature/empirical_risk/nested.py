@@ -6,11 +6,13 @@ import copy
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 
 def part_of(batch: Any, start: int, stop: int, n: int) -> Any:
@@ -27,6 +29,24 @@ def uneven_parts(batch: Any, n: int) -> list[Any]:
 def rows_of(batch: Any, rows: list[int], n: int) -> Any:
     """Chosen examples of a nested batch of ``n``; anything else in it stays whole."""
     return map_tensors(batch, lambda t: t[rows] if t.ndim and len(t) == n else t)
+
+
+def rows_joined(one: Any, other: Any) -> Any:
+    """The rows of two nested batches as those of one; None where more than their rows differ."""
+    (a, kind), (b, other_kind) = tree_flatten(one), tree_flatten(other)
+    if kind != other_kind:
+        return None
+    found: list[Any] = []
+    for s, t in zip(a, b, strict=True):
+        if isinstance(s, Tensor) and isinstance(t, Tensor) and s.ndim and t.ndim:
+            if (s.dtype, s.shape[1:]) != (t.dtype, t.shape[1:]):
+                return None
+            found.append(torch.cat([s, t]))
+        elif isinstance(s, (str, int, float, NoneType)) and s == t:
+            found.append(s)
+        else:
+            return None
+    return tree_unflatten(found, kind)
 
 
 def moved(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:

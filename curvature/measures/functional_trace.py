@@ -25,9 +25,8 @@ from curvature.measures.output_differences import OutputDifferences, Step
 from curvature.operators import RiskOperator
 
 _LOOKED_AT = 8  # examples for whose outputs a tensor's own block has to be 0
-_FEW = 2  # of them at a time
 _COMPARED = 8  # examples on which differences are held against autograd twice
-_APART = 4  # of them from a batch, where there are more
+_AT_ONCE = 4  # of either; not by the micro-batch, of which the numbers don't depend
 _PROBES = 4
 _PASSES = 2  # before there is a standard error
 _DEGREES = 8  # of freedom, before it is believed
@@ -40,7 +39,7 @@ def tensors_with_a_part(risk: EmpiricalRisk, generator: torch.Generator) -> list
 
     It is not where none of the examples reaches the tensor, but others do.
     """
-    few = risk.spread(_LOOKED_AT, _FEW)
+    few = risk.spread(_LOOKED_AT, _AT_ONCE)
     double = risk.device.type != "mps"
     try:
         return _curved(risk, few, torch.float64 if double else risk.dtype, generator)
@@ -251,7 +250,7 @@ class FunctionalTrace:
 
     def _settled(self) -> list[Step]:
         """The steps for every kind of direction; none where one has none."""
-        few = self.risk.spread(_COMPARED, _APART)
+        few = self.risk.spread(_COMPARED, _AT_ONCE)
         self._differences = OutputDifferences(self.risk, few[0], self._parts)
         plain = OutputDifferences(self.risk, few[0], self._parts, plain=True)
         terms = [self._operator.term(part) for part in few]

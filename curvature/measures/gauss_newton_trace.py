@@ -24,7 +24,6 @@ _AT_ONCE = 64  # examples of a forward pass; more are slower on a CPU
 _COLUMNS = 16  # of the root that are formed at a time, where all are wanted
 _TOGETHER = 8  # examples whose gradients are summed where a layer has no rule
 _CHECKED = 16  # examples on which the rules are checked
-_FEW = 4  # of them at a time
 _FIRST_BUDGET = 0.1  # second draws, as a share of the units, before the first error is known
 _AGAIN = 32  # second draws there must be at least
 
@@ -225,7 +224,7 @@ class GaussNewtonTrace:
 
     def _checked(self) -> tuple[set[str], list[str]]:
         """The parameters whose rule isn't seen to hold, and those of them that are in use."""
-        few = self.risk.spread(_CHECKED, min(_FEW, self.risk.largest_part))
+        few = self.risk.spread(_CHECKED, min(_CHECKED, self.risk.largest_part))
 
         def forward(k: int, i: int | None) -> Tensor:
             return self.risk.outputs(few[k] if i is None else self.risk.rows(few[k], [i]))
