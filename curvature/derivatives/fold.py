@@ -7,7 +7,7 @@ parameters, so that the derivatives by its scale and shift stay right.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -121,8 +121,21 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _memory(t: Tensor) -> int:
-    found: int = t.untyped_storage()._cdata if t.layout == torch.strided else 0
+    """What a tensor and its views share; 0 where that isn't known, as inside of vmap."""
+    try:
+        found: int = t.untyped_storage()._cdata
+    except NotImplementedError:
+        return 0
     return found
+
+
+def common(foldings: Iterable[Folding]) -> Folding:
+    """All convolutions of any of them; folded are those that are so wherever they are called."""
+    chosen: dict[nn.Module, nn.Module | None] = {}
+    for folding in foldings:
+        for conv, norm in folding.pairs:
+            chosen[conv] = norm if chosen.get(conv, norm) is norm else None
+    return Folding(tuple(chosen.items()))
 
 
 def has_convolutions(model: nn.Module) -> bool:

@@ -18,6 +18,7 @@ from curvature.empirical_risk.evaluation import evaluating
 from curvature.empirical_risk.model import subject
 from curvature.empirical_risk.nested import digest, moved, part_of, rows_joined, rows_of
 from curvature.empirical_risk.outputs import as_returned, call_model, logits_in, logits_of
+from curvature.empirical_risk.reach import Representatives, representatives
 from curvature.empirical_risk.survey import Survey, go_over_all
 from curvature.empirical_risk.whole import WholeLoss, examples_of, named_whole
 from curvature.losses import Loss, as_loss, whole_loss
@@ -68,6 +69,7 @@ class EmpiricalRisk:
         self._inside = False  # of ``evaluating``
         self._surveyed: Survey | None = None
         self._surveyed_at: list[int] = []
+        self._representatives: tuple[list[int], Representatives] | None = None
         self._leaves = list(self.params.values())
         self.device = self._leaves[0].device
         self.layout = chosen.layout
@@ -222,6 +224,14 @@ class EmpiricalRisk:
                 else:
                     found[-1] = joined
         return found
+
+    @property
+    def representatives(self) -> Representatives:
+        """A few examples that reach every parameter that any does; inside ``evaluating``."""
+        versions = self.versions()
+        if self._representatives is None or self._representatives[0] != versions:
+            self._representatives = versions, representatives(self)
+        return self._representatives[1]
 
     def rows(self, batch: Any, chosen: list[int]) -> Any:
         """Chosen examples of a batch that can be cut, on the model's device and in its dtype."""

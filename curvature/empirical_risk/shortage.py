@@ -15,7 +15,6 @@ from curvature.empirical_risk.outputs import logits_in
 from curvature.empirical_risk.risk import EmpiricalRisk
 
 Result = TypeVar("Result")
-LOOKED_AT = 4  # batches, where they are cut
 
 
 def within_memory(risk: EmpiricalRisk, call: Callable[[], Result]) -> Result:
@@ -63,15 +62,14 @@ def bound_micro_batch(risk: EmpiricalRisk, most: int) -> bool:
 
 
 def _gives_as_before(risk: EmpiricalRisk) -> bool:
-    """Whether some batches' parts give the outputs that the survey has kept; True if it kept none.
+    """Whether all batches' parts give the outputs that the survey has kept; True if it kept none.
 
     An example's outputs may hang on its batch, as where sequences are cut to the longest.
     """
     seen = risk.seen.outputs if risk.seen else None
     if seen is None:
         return True
-    every = max(1, len(seen) // LOOKED_AT)
-    for batch, outputs in list(zip(risk.batches, seen, strict=True))[::every]:
+    for batch, outputs in zip(risk.batches, seen, strict=True):
         with torch.no_grad():
             parts = [logits_in(risk.predictions(part)) for part in risk.parts(batch)]
         f = [part for part in parts if part is not None]

@@ -17,6 +17,7 @@ from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
 from curvature.empirical_risk.kinks import has_kinks
 from curvature.empirical_risk.nested import joined
+from curvature.empirical_risk.reach import Representatives
 from curvature.empirical_risk.shortage import within_memory
 from curvature.linalg.random_vectors import rademacher
 from curvature.measures import units
@@ -24,9 +25,6 @@ from curvature.measures.draws import Draws
 from curvature.measures.output_differences import OutputDifferences, Step
 from curvature.operators import RiskOperator
 
-_LOOKED_AT = 8  # examples for whose outputs a tensor's own block has to be 0
-_COMPARED = 8  # examples on which differences are held against autograd twice
-_AT_ONCE = 4  # of either; not by the micro-batch, of which the numbers don't depend
 _PROBES = 4
 _PASSES = 2  # before there is a standard error
 _DEGREES = 8  # of freedom, before it is believed
@@ -39,23 +37,21 @@ def tensors_with_a_part(risk: EmpiricalRisk, generator: torch.Generator) -> list
 
     It is not where none of the examples reaches the tensor, but others do.
     """
-    few = risk.spread(_LOOKED_AT, _AT_ONCE)
     double = risk.device.type != "mps"
     try:
-        return _curved(risk, few, torch.float64 if double else risk.dtype, generator)
+        return _curved(risk, torch.float64 if double else risk.dtype, generator)
     except RuntimeError:  # a model with float32 written into it
         if risk.dtype == torch.float64 or not double:
             raise
-        return _curved(risk, few, risk.dtype, generator)
+        return _curved(risk, risk.dtype, generator)
 
 
-def _curved(
-    risk: EmpiricalRisk, few: list[Any], dtype: torch.dtype, generator: torch.Generator
-) -> list[str]:
+def _curved(risk: EmpiricalRisk, dtype: torch.dtype, generator: torch.Generator) -> list[str]:
     assert risk.loss is not None
-    twin = EmpiricalRisk(risk.model, risk.loss, few, params=list(risk.params), dtype=dtype)
+    few = _representatives(risk)
+    twin = EmpiricalRisk(risk.model, risk.loss, few.parts, params=list(risk.params), dtype=dtype)
     found: set[str] = set()
-    reached: dict[str, bool] = {}
+    reached: set[str] = set()
     with twin.evaluating():
         for part in twin.all_parts():
             if len(found) == len(twin.params):
@@ -69,26 +65,16 @@ def _curved(
                 tolerance=1e-10 if dtype == torch.float64 else 1e-6,
             )
             found.update(curved)
-            reached.update({name: any_ or reached.get(name, False) for name, any_ in used.items()})
-    found.update(name for name, any_ in reached.items() if not any_)
-    unseen = [name for name in risk.params if name not in found and name not in reached]
-    found.update(within_memory(risk, lambda: _used(risk, unseen)))
-    return [name for name in risk.params if name in found]
+            reached.update(name for name, any_ in used.items() if any_)
+    return [name for name in risk.params if name in found or name not in reached | few.unused]
 
 
-def _used(risk: EmpiricalRisk, names: list[str]) -> set[str]:
-    """Those of which the outputs of any example are a function."""
-    found: set[str] = set()
-    if not names:
-        return found
-    with risk.evaluating():
-        for part in risk.all_parts():
-            f = joined(risk.predictions(part))
-            if f.requires_grad:
-                tensors = [risk.params[name] for name in names]
-                grads = torch.autograd.grad(f.sum(), tensors, allow_unused=True)
-                found.update(name for name, g in zip(names, grads, strict=True) if g is not None)
-    return found
+def _representatives(risk: EmpiricalRisk) -> Representatives:
+    def found() -> Representatives:
+        with risk.evaluating():
+            return risk.representatives
+
+    return within_memory(risk, found)
 
 
 class FunctionalTrace:
@@ -250,7 +236,7 @@ class FunctionalTrace:
 
     def _settled(self) -> list[Step]:
         """The steps for every kind of direction; none where one has none."""
-        few = self.risk.spread(_COMPARED, _AT_ONCE)
+        few = _representatives(self.risk).parts
         self._differences = OutputDifferences(self.risk, few[0], self._parts)
         plain = OutputDifferences(self.risk, few[0], self._parts, plain=True)
         terms = [self._operator.term(part) for part in few]

@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from curvature.derivatives.cost import Saved
-from curvature.derivatives.fold import NOTHING, Folding, has_convolutions, recorded
+from curvature.derivatives.fold import NOTHING, Folding, common, has_convolutions, recorded
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.nested import joined
 from curvature.linalg.operator import norm
@@ -66,7 +67,8 @@ def fastest(risk: EmpiricalRisk, kind: Kind) -> Way:
     if not has_convolutions(risk.model) or risk.survey.examples < WORTH_IT:
         return PLAIN
     part = risk.few(next(iter(risk.batches)), min(_count(risk.survey.examples), risk.largest_part))
-    folding = recorded(risk.model, lambda: _value(risk, part))
+    seen = [part, *(risk.representatives.parts if risk.loss is not None else ())]
+    folding = common(recorded(risk.model, partial(_value, risk, each)) for each in seen)
     if not folding.pairs:
         return PLAIN
     name = "double backward, own convolutions"

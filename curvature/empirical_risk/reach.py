@@ -1,0 +1,84 @@
+"""A few examples that stand for all: spread over the data, and reaching every parameter.
+
+A branch that only some inputs take is perhaps on none of a few examples. Then its parameters have
+no gradient there; by that it is told, and examples are looked for that take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from curvature.empirical_risk.batches import can_be_cut, examples
+from curvature.empirical_risk.nested import joined, part_of
+
+if TYPE_CHECKING:
+    from curvature.empirical_risk.risk import EmpiricalRisk
+
+_COUNT = 8
+_AT_ONCE = 4  # not by the micro-batch, of which no number depends
+
+
+@dataclass(frozen=True)
+class Representatives:
+    """Small batches, and the parameters of which no example's outputs are a function."""
+
+    parts: list[Any]
+    unused: frozenset[str]
+
+
+def representatives(risk: EmpiricalRisk) -> Representatives:
+    """Inside the risk's ``evaluating``; a pass over all data where a parameter isn't reached."""
+    parts = risk.spread(_COUNT, _AT_ONCE)
+    missing: dict[str, Tensor] = dict(risk.params)
+    unused = set(missing)
+    for part in parts:
+        _reach(risk, part, missing, unused)
+    if missing:
+        parts += list(_looked_for(risk, missing, unused))
+    return Representatives(parts, frozenset(unused))
+
+
+def _looked_for(risk: EmpiricalRisk, missing: dict[str, Tensor], unused: set[str]) -> Iterator[Any]:
+    for part in risk.all_parts():
+        while missing:
+            reached = _reach(risk, part, dict(missing), unused)
+            if not reached:
+                break
+            name = next(iter(reached))
+            one = _narrowed(risk, part, {name: missing[name]})
+            _reach(risk, one, missing, unused)
+            missing.pop(name, None)
+            yield one
+
+
+def _narrowed(risk: EmpiricalRisk, part: Any, wanted: dict[str, Tensor]) -> Any:
+    """A single example that reaches what is wanted, where the part can be cut."""
+    while (n := examples(part)) > 1 and can_be_cut(part):
+        halves = part_of(part, 0, n // 2, n), part_of(part, n // 2, n, n)
+        reaching = [half for half in halves if _reach(risk, half, dict(wanted), set())]
+        if not reaching:
+            break
+        part = reaching[0]
+    return part
+
+
+def _reach(
+    risk: EmpiricalRisk, part: Any, missing: dict[str, Tensor], unused: set[str]
+) -> list[str]:
+    """Those with a gradient here, which leave ``missing``; all in the graph leave ``unused``."""
+    f = joined(risk.predictions(part))
+    if not f.requires_grad or not missing:
+        return []
+    r = torch.randn(f.shape, generator=torch.Generator().manual_seed(0))
+    grads = torch.autograd.grad(f, list(missing.values()), r.to(f), allow_unused=True)
+    there = {name: g for name, g in zip(missing, grads, strict=True) if g is not None}
+    unused.difference_update(there)
+    reached = [name for name, g in there.items() if bool(g.count_nonzero())]
+    for name in reached:
+        del missing[name]
+    return reached
