@@ -29,6 +29,7 @@ class Krylov:
         self.locked = 0
         self.T: Array = np.zeros((0, 0))
         self.locked_residuals: Array = np.zeros(0)
+        self.asymmetry = 0.0  # the largest ‖Qᵀ(Aq) − (AQ)ᵀq‖ seen: 0 but for a product's rounding
         self.rows = torch.empty(min(8, self.capacity), A.size, dtype=A.dtype, device=A.device)
 
     @property
@@ -59,6 +60,8 @@ class Krylov:
                 "the loss and the weights, or use float64."
             )
         w, h = self._orthogonalized(w)
+        gap = float(np.linalg.norm(h[self.locked : -1] - self.link[self.locked :]))
+        self.asymmetry = max(self.asymmetry, gap)
         beta = norm(w).item()
         couplings = np.append(self.link, alpha)
         couplings[: self.locked] = h[: self.locked]

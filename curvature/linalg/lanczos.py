@@ -41,7 +41,8 @@ def lanczos(
 ) -> tuple[EigenEstimate, ...]:
     """Find the ``k`` largest (or smallest) eigenvalues of A, algebraically, multiplicities counted.
 
-    Stops when every error is at most ``rtol`` · |value|, or the rounding of A's dtype. A small
+    Stops when every error is at most ``rtol`` · |value|, or the rounding of A's dtype; what that
+    rounding hides is not converged, unless it is 0 for all that can be told. A small
     residual certifies *an* eigenvalue; that none lies further out follows, with probability
     ``confidence``, from the random start. At ``confidence=0`` nothing is looked for further out:
     cheaper by three products or more, and right only from a ``start`` that is known to be near.
@@ -109,12 +110,12 @@ class _View:
     settled: bool
 
     def estimates(self, space: Krylov, confidence: float) -> tuple[EigenEstimate, ...]:
-        floor = 4 * space.eps * space.scale  # what the recurrence can't see of its own rounding
+        floor = _rounding(space)
         return tuple(
             EigenEstimate(
                 value=space.sign * float(self.values[i]) + 0.0,  # not -0.0
                 residual=max(float(self.residuals[i]), floor),
-                error=max(float(self.errors[i]), floor),
+                error=float(self.errors[i]),
                 confidence=confidence,
                 products=space.products,
                 converged=bool(self.converged[i]),
@@ -137,9 +138,17 @@ def _look(space: Krylov, k: int, rtol: float, confidence: float) -> _View:
         if len(top) == k and np.linalg.norm(residuals[:k]) <= tolerances.min() / 4:
             at_best = _bounds(space, top, space.chain_top())
             settled = bool((at_best > tolerances).any())
-    converged = errors <= tolerances
-    done = len(top) == k and bool(converged.all())
+    done = len(top) == k and bool((errors <= tolerances).all())
+    zero = np.abs(top) <= ROUNDING * space.eps * space.scale  # for all that can be told
+    errors = np.maximum(errors, np.where(zero, tolerances, _rounding(space)))
+    own = max(rtol, ROUNDING * space.eps) * np.abs(top)
+    converged = errors <= np.where(zero, tolerances, own)
     return _View(top, residuals[:k], S[:, :k], errors, converged, done, settled)
+
+
+def _rounding(space: Krylov) -> float:
+    """How far a product's rounding may move an eigenvalue: what the recurrence doesn't see."""
+    return max(4 * space.eps * space.scale, 2 * space.asymmetry)
 
 
 def _bounds(space: Krylov, values: Array, limit: float) -> Array:

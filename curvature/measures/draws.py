@@ -81,6 +81,19 @@ class Draws:
         noise = float((spread.square() * (1 - self._chance() * own / (own + 2))).sum())
         return 2 * float(spread.sum()) ** 2 / noise if noise > 0 else math.inf
 
+    def repeats(self) -> float:
+        """How many second draws tell of the spread, each weighed by its unit's size.
+
+        Of few signs a unit's draws may well be alike: with probability 1/2 if two values are as
+        probable. Where the sum hangs on few units, few second draws say little.
+        """
+        weights = self.means.sum(1).square()
+        again = (self.counts - 1).clamp(min=0) * weights
+        noise = float((again * weights).sum())
+        if not noise:
+            return math.inf if not float(weights.sum()) else 0.0
+        return float(again.sum()) ** 2 / noise
+
     def _spread(self, column: int = -1) -> Tensor:
         """Each unit's variance, unbiased: 0 where there was one draw, so larger elsewhere.
 

@@ -171,6 +171,10 @@ class FunctionalTrace:
         few = len(self.draws[0].counts) * (self.passes - 1) < _DEGREES
         return not self.exact and self.passes > 0 and few
 
+    def grow(self) -> None:
+        """A probe more for every unit."""
+        self.advance()
+
     def advance(self, number: float = 1) -> None:
         """As many probes for every unit, at random one more of what isn't whole; two at first."""
         if self.exact:

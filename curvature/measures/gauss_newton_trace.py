@@ -26,6 +26,7 @@ _TOGETHER = 8  # examples whose gradients are summed where a layer has no rule
 _CHECKED = 16  # examples on which the rules are checked
 _FIRST_BUDGET = 0.1  # second draws, as a share of the units, before the first error is known
 _AGAIN = 32  # second draws there must be at least
+_REPEATS = 8  # of them, each weighed by its unit's size
 
 
 class GaussNewtonTrace:
@@ -107,6 +108,16 @@ class GaussNewtonTrace:
             dict(zip(self._names, sums.tolist(), strict=True)),
             dict(zip(self._names, variances.tolist(), strict=True)),
         )
+
+    @property
+    def is_young(self) -> bool:
+        """Too few second draws to believe a small variance, which would be left at that."""
+        drawn = not self.exact and self.passes > 0
+        return drawn and any(draws.repeats() < _REPEATS for draws in self.draws)
+
+    def grow(self) -> None:
+        """About as many second draws again as there are."""
+        self.advance(2 * self.draws[0].budget + self._least)
 
     def budget_for(self, variance: float, kind: int = 0) -> float:
         """The budget at which the estimate's variance would come down to ``variance``."""

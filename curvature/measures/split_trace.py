@@ -69,7 +69,7 @@ class _Parts:
     @property
     def is_young(self) -> bool:
         """Part of the error is hardly known yet."""
-        return self.R is not None and self.R.is_young
+        return any(part.is_young for part in self.all)
 
     def estimate(self, rtol: float) -> MeasuredTrace:
         found = self._of(0, rtol)
@@ -178,9 +178,10 @@ def _advance_one(parts: _Parts, kind: int, wanted: float, left: float) -> None:
 
     The variance of p passes being V/p at a cost of cp, that is p in proportion to √(V/c).
     """
-    if parts.R is not None and parts.is_young:
-        parts.R.advance()
-        return
+    for part in parts.all:
+        if part.is_young:
+            part.grow()
+            return
     open_ = [part for part in parts.all if part.variance(kind) > 0]
     each = [math.sqrt(part.variance(kind) * part.passes / part.cost) for part in open_]
     whole = math.fsum(x * part.cost for x, part in zip(each, open_, strict=True))

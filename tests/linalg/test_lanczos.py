@@ -171,6 +171,24 @@ def test_float32_stops_at_its_own_rounding(name: str) -> None:
     assert found.residual > 0
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_rounding_hides_is_not_called_converged(seed: int) -> None:
+    true = torch.tensor([1e5, 0.8, 0.7, 0.3, *[0.1] * 16], dtype=torch.float64)
+    Q, _ = torch.linalg.qr(torch.randn(20, 20, generator=seeded(seed), dtype=torch.float64))
+    H = ((Q * true) @ Q.T).float()
+    noise = 1e-2 * torch.randn(20, 20, generator=seeded(seed + 9))  # as of sums in single precision
+    A = LinearOperator(lambda v: H @ v + noise @ v, 20, dtype=torch.float32)
+    found = lanczos(A, generator=seeded(seed), k=3)
+    assert found[0].converged
+    for estimate, eigenvalue in zip(found, true.tolist(), strict=False):
+        assert abs(estimate.value - eigenvalue) <= estimate.error
+        assert (
+            not estimate.converged
+            or estimate.error <= 1e-3 * estimate.value
+            or (abs(estimate.value) <= 100 * 2**-23 * 1e5 <= estimate.error * 1.1)
+        )
+
+
 def test_a_million_parameters_in_float32() -> None:
     d = torch.rand(1_000_000, generator=seeded())  # sums of so many squares need float64
     d[:4] = torch.tensor([216.75, 120.0, 90.0, -50.0])

@@ -54,6 +54,68 @@ class Branches(nn.Module):
         return out
 
 
+class Side(nn.Module):
+    """Examples with a flag take another branch, too, behind a layer that they share."""
+
+    def __init__(self, main: type[nn.Module], side: type[nn.Module]) -> None:
+        super().__init__()
+        self.a, self.r, self.out = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.main, self.side = main(), side()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x[:, 1:])
+        z = self.main(h)
+        if (x[:, 0] > 0).any():
+            z = z + 3 * (x[:, :1] > 0) * self.side(self.r(h))
+        out: Tensor = self.out(z)
+        return out
+
+
+def rare_side(main: type[nn.Module], side: type[nn.Module]) -> tuple[nn.Module, Tensor]:
+    """One flagged example in nine, none of them among those that are looked at first."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Side(main, side).double()
+    x = randn(64, 7)
+    x[:, 0] = 0
+    x[6:58:9, 0] = 1
+    x[6:58:9, 1:] *= 3
+    return model, x
+
+
+@pytest.mark.parametrize("batch_size", [64, 10])
+def test_a_rare_smooth_branch_curves_the_layers_before_it(batch_size: int) -> None:
+    model, x = rare_side(nn.ReLU, nn.Tanh)
+    H = hessian(model, "cross_entropy", (x, LABELS), batch_size=batch_size)
+    few = H.risk.spread(8, 4)
+    assert not any(bool((part[0][:, 0] > 0).any()) for part in few)
+    assert tensors_with_a_part(H.risk, seeded(0)) == ["a.weight", "a.bias", "r.weight", "r.bias"]
+    found = trace(H, method="split", rtol=0.02)
+    assert abs(found.value - dense_trace(model, x)) <= 4 * found.standard_error
+
+
+def test_kinks_of_a_rare_branch_leave_no_differences() -> None:
+    model, x = rare_side(nn.Tanh, nn.ReLU)
+    found = trace(hessian(model, "cross_entropy", (x, LABELS)), method="split", rtol=0.02)
+    assert "by differences" not in found.method
+    assert abs(found.value - dense_trace(model, x)) <= 4 * found.standard_error
+
+
+def test_representatives_are_few_and_reach_all_that_any_example_does() -> None:
+    model, x = rare_side(nn.ReLU, nn.Tanh)
+    model.unused = nn.Linear(2, 2).double()
+    risk = EmpiricalRisk(model, "cross_entropy", (x, LABELS), batch_size=10)
+    with risk.evaluating():
+        few = risk.representatives
+        assert risk.representatives is few
+        with torch.no_grad():
+            model.r.weight.mul_(2)
+        assert risk.representatives is not few
+    assert few.unused == {"unused.weight", "unused.bias"}
+    assert [len(part[0]) for part in few.parts] == [4, 3, 1]
+    assert few.parts[-1][0][0, 0] == 1
+
+
 def made(kind: str) -> tuple[nn.Module, Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
