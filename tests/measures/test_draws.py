@@ -87,3 +87,19 @@ def test_one_unit_that_outweighs_the_others_is_not_hidden_by_its_single_draw() -
         hidden += abs(errors[-1]) > 3 * draws.variance() ** 0.5
     assert max(map(abs, errors)) > 50
     assert hidden <= 10  # about 30 where a single draw counts as sure, 6 so
+
+
+def test_repeats_are_second_draws_weighed_by_size() -> None:
+    draws = Draws(4, 1, seeded())
+    assert draws.repeats() == math.inf
+    sizes = torch.tensor([[1.0], [1.0], [1.0], [0.0]], dtype=torch.float64)
+    draws.add(torch.arange(4), sizes)
+    assert draws.repeats() == 0.0
+    draws.add(torch.tensor([0, 3]), sizes[[0, 3]])
+    assert draws.repeats() == pytest.approx(1.0)
+    draws.add(torch.tensor([0, 1, 2]), sizes[:3])
+    assert draws.repeats() == pytest.approx((2 + 1 + 1) ** 2 / (2 + 1 + 1))
+    large = Draws(2, 1, seeded())
+    for _ in range(5):
+        large.add(torch.arange(2), torch.tensor([[1000.0], [1.0]], dtype=torch.float64))
+    assert large.repeats() == pytest.approx(4.0, rel=1e-3)

@@ -101,6 +101,15 @@ def test_kinks_of_a_rare_branch_leave_no_differences() -> None:
     assert abs(found.value - dense_trace(model, x)) <= 4 * found.standard_error
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_trace_that_hangs_on_few_examples_is_drawn_until_its_spread_is_seen(seed: int) -> None:
+    model, x = rare_side(nn.Tanh, nn.ReLU)  # one in 64 makes a quarter of tr(G), at 0.6 or at 1.9
+    H = hessian(model, "cross_entropy", (x, LABELS))
+    found = trace(H, method="split", rtol=0.02, generator=seeded(seed))
+    assert found.converged
+    assert abs(found.value - dense_trace(model, x)) <= 4 * found.standard_error
+
+
 def test_representatives_are_few_and_reach_all_that_any_example_does() -> None:
     model, x = rare_side(nn.ReLU, nn.Tanh)
     model.unused = nn.Linear(2, 2).double()

@@ -166,16 +166,17 @@ class UpToTheLongest(nn.Module):
 
 
 @pytest.mark.parametrize("longest", [20, 30])
-def test_a_batch_that_its_longest_sequence_rules_is_not_cut(longest: int) -> None:
-    lengths = torch.full((32,), 20)
-    lengths[-1] = longest
-    x = (
-        torch.randn(32, 30, 2, generator=seeded(0))
-        * (torch.arange(30) < lengths[:, None])[..., None]
-    )
-    risk = EmpiricalRisk(
-        UpToTheLongest(), "cross_entropy", [((x, lengths), torch.zeros(32).long())]
-    )
+@pytest.mark.parametrize("before", [0, 1, 6])
+def test_a_batch_that_its_longest_sequence_rules_is_not_cut(longest: int, before: int) -> None:
+    def batch(last: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        lengths = torch.full((32,), 20)
+        lengths[-1] = last
+        x = torch.randn(32, 30, 2, generator=seeded(0))
+        x = x * (torch.arange(30) < lengths[:, None])[..., None]
+        return (x, lengths), torch.zeros(32).long()
+
+    batches = [*[batch(20)] * before, batch(longest), batch(20)]
+    risk = EmpiricalRisk(UpToTheLongest(), "cross_entropy", batches)
     assert risk.survey.outputs is not None
     assert bound_micro_batch(risk, 16) == (longest == 20)
     assert risk.largest_part == (16 if longest == 20 else 32)
