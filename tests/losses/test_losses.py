@@ -125,6 +125,10 @@ def test_saturated_logits_keep_their_slope_in_float32(loss: str) -> None:
     exact = LOSSES[loss]().gradient(f.double(), y.double() if loss == "bce" else y)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
+    assert LOSSES[loss]().sum(f, y).dtype == torch.float64
+    image = torch.zeros(2, 3, 128, 128)
+    labels = torch.zeros(2, 128, 128).long() if loss == "cross_entropy" else image
+    assert LOSSES[loss]().sum(image, labels).dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", LOSSES)
