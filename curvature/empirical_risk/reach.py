@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from curvature.empirical_risk.batches import can_be_cut, examples
-from curvature.empirical_risk.nested import joined, part_of
+from curvature.empirical_risk.nested import joined, moved, part_of, rows_joined
 
 if TYPE_CHECKING:
     from curvature.empirical_risk.risk import EmpiricalRisk
@@ -31,9 +31,40 @@ class Representatives:
     unused: frozenset[str]
 
 
+def spread(risk: EmpiricalRisk, count: int, at_once: int) -> list[Any]:
+    """Examples evenly spaced over all data, in batches of ``at_once`` where shapes allow.
+
+    Of batches that can't be cut, four are taken whole at the most.
+    """
+    total = len(risk.batches)
+    number = min(total, count)
+    at = {(2 * k + 1) * total // (2 * number): k for k in range(number)}
+    found: list[Any] = []
+    for index, batch in enumerate(risk.batches):
+        if index not in at:
+            continue
+        if not can_be_cut(batch):
+            if at[index] % -(-number // 4) == 0:
+                found.append(moved(batch, risk.device, risk.dtype))
+            continue
+        n = examples(batch)
+        share = min(n, count // number)
+        rows = [int((j + (at[index] + 0.5) / number) * n / share) for j in range(share)]
+        pieces = -(-share // at_once)
+        for chosen in (rows[i::pieces] for i in range(pieces)):
+            part = risk.rows(batch, chosen)
+            fits = found and examples(found[-1]) + len(chosen) <= at_once
+            one = rows_joined(found[-1], part) if fits and can_be_cut(found[-1]) else None
+            if one is None:
+                found.append(part)
+            else:
+                found[-1] = one
+    return found
+
+
 def representatives(risk: EmpiricalRisk) -> Representatives:
     """Inside the risk's ``evaluating``; a pass over all data where a parameter isn't reached."""
-    parts = risk.spread(_COUNT, _AT_ONCE)
+    parts = spread(risk, _COUNT, _AT_ONCE)
     missing: dict[str, Tensor] = dict(risk.params)
     unused = set(missing)
     for part in parts:

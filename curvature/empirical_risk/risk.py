@@ -16,7 +16,7 @@ from curvature.empirical_risk.checks import check_independent, check_repeatable,
 from curvature.empirical_risk.described import described, in_a_line
 from curvature.empirical_risk.evaluation import evaluating
 from curvature.empirical_risk.model import subject
-from curvature.empirical_risk.nested import digest, moved, part_of, rows_joined, rows_of
+from curvature.empirical_risk.nested import digest, moved, part_of, rows_of
 from curvature.empirical_risk.outputs import as_returned, call_model, logits_in, logits_of
 from curvature.empirical_risk.reach import Representatives, representatives
 from curvature.empirical_risk.survey import Survey, go_over_all
@@ -194,36 +194,6 @@ class EmpiricalRisk:
         if self.loss is not None and can_be_cut(batch):
             batch = part_of(batch, 0, count, examples(batch))
         return moved(batch, self.device, self.dtype)
-
-    def spread(self, count: int, at_once: int) -> list[Any]:
-        """Examples evenly spaced over all data, in batches of ``at_once`` where shapes allow.
-
-        Of batches that can't be cut, four are taken whole at the most.
-        """
-        total = len(self.batches)
-        number = min(total, count)
-        at = {(2 * k + 1) * total // (2 * number): k for k in range(number)}
-        found: list[Any] = []
-        for index, batch in enumerate(self.batches):
-            if index not in at:
-                continue
-            if not can_be_cut(batch):
-                if at[index] % -(-number // 4) == 0:
-                    found.append(moved(batch, self.device, self.dtype))
-                continue
-            n = examples(batch)
-            share = min(n, count // number)
-            rows = [int((j + (at[index] + 0.5) / number) * n / share) for j in range(share)]
-            pieces = -(-share // at_once)
-            for chosen in (rows[i::pieces] for i in range(pieces)):
-                part = self.rows(batch, chosen)
-                fits = found and examples(found[-1]) + len(chosen) <= at_once
-                joined = rows_joined(found[-1], part) if fits and can_be_cut(found[-1]) else None
-                if joined is None:
-                    found.append(part)
-                else:
-                    found[-1] = joined
-        return found
 
     @property
     def representatives(self) -> Representatives:

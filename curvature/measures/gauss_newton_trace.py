@@ -15,6 +15,7 @@ from curvature.derivatives.memory import is_out_of_memory
 from curvature.derivatives.per_example import Recording, distrusted, record
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
+from curvature.empirical_risk.reach import spread
 from curvature.empirical_risk.shortage import halve_micro_batch, within_memory
 from curvature.measures.draws import Draws
 from curvature.measures.root_basis import RootBasis
@@ -235,7 +236,7 @@ class GaussNewtonTrace:
 
     def _checked(self) -> tuple[set[str], list[str]]:
         """The parameters whose rule isn't seen to hold, and those of them that are in use."""
-        few = self.risk.spread(_CHECKED, min(_CHECKED, self.risk.largest_part))
+        few = spread(self.risk, _CHECKED, min(_CHECKED, self.risk.largest_part))
 
         def forward(k: int, i: int | None) -> Tensor:
             return self.risk.outputs(few[k] if i is None else self.risk.rows(few[k], [i]))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curvature.empirical_risk import EmpiricalRisk
+from curvature.empirical_risk.reach import spread
 from curvature.measures.functional_trace import tensors_with_a_part
 from curvature.measures.gauss_newton_trace import GaussNewtonTrace
 from curvature.measures.trace import trace
@@ -87,7 +88,7 @@ def rare_side(main: type[nn.Module], side: type[nn.Module]) -> tuple[nn.Module, 
 def test_a_rare_smooth_branch_curves_the_layers_before_it(batch_size: int) -> None:
     model, x = rare_side(nn.ReLU, nn.Tanh)
     H = hessian(model, "cross_entropy", (x, LABELS), batch_size=batch_size)
-    few = H.risk.spread(8, 4)
+    few = spread(H.risk, 8, 4)
     assert not any(bool((part[0][:, 0] > 0).any()) for part in few)
     assert tensors_with_a_part(H.risk, seeded(0)) == ["a.weight", "a.bias", "r.weight", "r.bias"]
     found = trace(H, method="split", rtol=0.02)
@@ -208,7 +209,7 @@ def test_a_tensor_no_example_looked_at_reaches_has_a_part_and_one_without_use_no
 def test_examples_are_spread_over_all_batches(n: int, batch_size: int) -> None:
     x = torch.arange(n, dtype=f64)[:, None]
     risk = EmpiricalRisk(nn.Linear(1, 1).double(), "mse", (x, x), batch_size=batch_size)
-    parts = risk.spread(16, 5)
+    parts = spread(risk, 16, 5)
     chosen = sorted(int(i) for part in parts for i in part[0])
     assert len(set(chosen)) == len(chosen) <= 16
     assert max(len(part[0]) for part in parts) <= 5
