@@ -134,8 +134,10 @@ def _only(networks: list[Network]) -> Network:
 
 def _as_table(networks: Mapping[str, Network], rows: Mapping[str, list[Row]]) -> Table:
     """Those that are there, in the networks' order, with their intervals."""
-    _name_runs_apart(rows)
-    return Table({**row, **vars(bounds(row))} for name in networks for row in rows.get(name, ()))
+    copies = {name: [dict(row) for row in of] for name, of in rows.items()}
+    _name_runs_apart(copies)
+    there = (row for name in networks for row in copies.get(name, ()))
+    return Table({**row, **vars(bounds(row))} for row in there)
 
 
 def _name_runs_apart(rows: Mapping[str, list[Row]]) -> None:

@@ -7,6 +7,7 @@ parameters, so that the derivatives by its scale and shift stay right.
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -135,7 +136,9 @@ def common(foldings: Iterable[Folding]) -> Folding:
     for folding in foldings:
         for conv, norm in folding.pairs:
             chosen[conv] = norm if chosen.get(conv, norm) is norm else None
-    return Folding(tuple(chosen.items()))
+    claims = Counter(chosen.values())  # a BatchNorm may follow several
+    once = {conv: norm if claims[norm] == 1 else None for conv, norm in chosen.items()}
+    return Folding(tuple(once.items()))
 
 
 def has_convolutions(model: nn.Module) -> bool:

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from curvature.empirical_risk.batches import can_be_cut, examples
-from curvature.empirical_risk.nested import joined, moved, part_of, rows_joined
+from curvature.empirical_risk.nested import (
+    joined,
+    leading_dimensions,
+    moved,
+    part_of,
+    rows_joined,
+    shapes_in,
+)
 
 if TYPE_CHECKING:
     from curvature.empirical_risk.risk import EmpiricalRisk
@@ -40,21 +47,26 @@ def spread(risk: EmpiricalRisk, count: int, at_once: int) -> list[Any]:
     number = min(total, count)
     at = {(2 * k + 1) * total // (2 * number): k for k in range(number)}
     found: list[Any] = []
+    by_rows = False  # whether all that the last of them holds are examples
     for index, batch in enumerate(risk.batches):
         if index not in at:
             continue
         if not can_be_cut(batch):
             if at[index] % -(-number // 4) == 0:
                 found.append(moved(batch, risk.device, risk.dtype))
+                by_rows = False
             continue
         n = examples(batch)
+        # one row beside a single example may be shared by all
+        alike = leading_dimensions(batch) == {n} and (n > 1 or len(shapes_in(batch)) == 2)
         share = min(n, count // number)
         rows = [int((j + (at[index] + 0.5) / number) * n / share) for j in range(share)]
         pieces = -(-share // at_once)
         for chosen in (rows[i::pieces] for i in range(pieces)):
             part = risk.rows(batch, chosen)
-            fits = found and examples(found[-1]) + len(chosen) <= at_once
-            one = rows_joined(found[-1], part) if fits and can_be_cut(found[-1]) else None
+            fits = by_rows and alike and examples(found[-1]) + len(chosen) <= at_once
+            one = rows_joined(found[-1], part) if fits else None
+            by_rows = alike
             if one is None:
                 found.append(part)
             else:

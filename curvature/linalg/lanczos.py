@@ -128,7 +128,9 @@ class _View:
 def _look(space: Krylov, k: int, rtol: float, confidence: float) -> _View:
     values, residuals, S = space.ritz()
     top = values[:k]
-    tolerances = np.maximum(rtol * np.abs(top), ROUNDING * space.eps * space.scale)
+    nothing = ROUNDING * space.eps * space.scale
+    zero = np.abs(top) <= nothing  # for all that can be told
+    tolerances = np.maximum(rtol * np.abs(top), np.where(zero, nothing, _rounding(space)))
     settled = False
     if confidence == 0:
         errors = _estimated_errors(values, residuals)[:k]
@@ -139,10 +141,9 @@ def _look(space: Krylov, k: int, rtol: float, confidence: float) -> _View:
             at_best = _bounds(space, top, space.chain_top())
             settled = bool((at_best > tolerances).any())
     done = len(top) == k and bool((errors <= tolerances).all())
-    zero = np.abs(top) <= ROUNDING * space.eps * space.scale  # for all that can be told
-    errors = np.maximum(errors, np.where(zero, tolerances, _rounding(space)))
-    own = max(rtol, ROUNDING * space.eps) * np.abs(top)
-    converged = errors <= np.where(zero, tolerances, own)
+    own = np.where(zero, nothing, max(rtol, ROUNDING * space.eps) * np.abs(top))
+    converged = (errors <= tolerances) & (np.maximum(errors, 2 * space.asymmetry) <= own)
+    errors = np.maximum(errors, np.where(zero, nothing, _rounding(space)))
     return _View(top, residuals[:k], S[:, :k], errors, converged, done, settled)
 
 

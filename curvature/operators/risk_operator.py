@@ -15,7 +15,11 @@ from curvature.derivatives.products import Product
 from curvature.display import html_table, text
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.described import in_a_line
-from curvature.empirical_risk.shortage import bound_micro_batch, halve_micro_batch
+from curvature.empirical_risk.shortage import (
+    bound_micro_batch,
+    halve_micro_batch,
+    within_memory,
+)
 from curvature.linalg import LinearOperator
 from curvature.operators.differences import Differences
 from curvature.operators.graphs import Graphs
@@ -83,10 +87,13 @@ class RiskOperator(LinearOperator):
     def choose_way(self) -> Way:
         """Look for the fastest way once; what the first product does by itself."""
         if self.way is None:
-            with self.risk.evaluating():
-                self.way = fastest(self.risk, self.kind)
+            self.way = within_memory(self.risk, self._fastest)
             self._take_halves(self.way.held)
         return self.way
+
+    def _fastest(self) -> Way:
+        with self.risk.evaluating():
+            return fastest(self.risk, self.kind)
 
     def _take_halves(self, held: float) -> None:
         """Have half the examples in memory, where a processor is as fast by that.

@@ -67,7 +67,8 @@ def fastest(risk: EmpiricalRisk, kind: Kind) -> Way:
     if not has_convolutions(risk.model) or risk.survey.examples < WORTH_IT:
         return PLAIN
     part = risk.few(next(iter(risk.batches)), min(_count(risk.survey.examples), risk.largest_part))
-    seen = [part, *(risk.representatives.parts if risk.loss is not None else ())]
+    cut = risk.loss is not None and risk.mode == "eval"
+    seen = [part, *(risk.representatives.parts if cut else ())]
     folding = common(recorded(risk.model, partial(_value, risk, each)) for each in seen)
     if not folding.pairs:
         return PLAIN

@@ -189,6 +189,15 @@ def test_what_rounding_hides_is_not_called_converged(seed: int) -> None:
         )
 
 
+def test_a_small_end_of_the_spectrum_is_reached_in_float32() -> None:
+    d = torch.linspace(0, 1, 400)
+    d[:3] = torch.tensor([-0.01, -0.004, -0.002])
+    A = LinearOperator(lambda v: d * v, len(d), dtype=torch.float32)
+    (found,) = lanczos(A, generator=seeded(), which="smallest", max_products=400)
+    assert found.converged
+    assert found.value == pytest.approx(-0.01, rel=1e-3)
+
+
 def test_a_million_parameters_in_float32() -> None:
     d = torch.rand(1_000_000, generator=seeded())  # sums of so many squares need float64
     d[:4] = torch.tensor([216.75, 120.0, 90.0, -50.0])

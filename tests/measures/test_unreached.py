@@ -218,3 +218,19 @@ def test_examples_are_spread_over_all_batches(n: int, batch_size: int) -> None:
         assert max(b - a for a, b in zip([-1, *chosen], [*chosen, n], strict=True)) <= 6
     else:
         assert chosen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("n", [4, 1])
+def test_a_tensor_that_all_batches_share_is_not_joined(n: int) -> None:
+    shared = torch.eye(1, dtype=f64)
+    batches = [((randn(n, 1, seed=i), shared), randn(n, 1)) for i in range(12)]
+
+    class Scaled(nn.Linear):
+        def forward(self, x: Tensor, shared: Tensor) -> Tensor:
+            return super().forward(x) @ shared
+
+    parts = spread(EmpiricalRisk(Scaled(1, 1).double(), "mse", batches), 8, 4)
+    assert all(part[0][1].shape == (1, 1) for part in parts)
+    assert [len(part[1]) for part in parts] == [1] * 8
+    plain = EmpiricalRisk(nn.Linear(1, 1).double(), "mse", [(a[0], y) for a, y in batches])
+    assert [len(part[1]) for part in spread(plain, 8, 4)] == [4, 4]

@@ -82,6 +82,14 @@ class Flagged(Network):
         return self.last(z.mean((2, 3)))
 
 
+class Forked(Network):
+    """Whose BatchNorm follows one convolution or the other, by the images' size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x) if x.shape[2] == 6 else self.b(x.repeat(1, 2, 1, 1))
+        return self.last(self.norm_a(y).tanh().mean((2, 3)))
+
+
 class Mapped(Network):
     """Which looks at one example at a time by torch.vmap."""
 
@@ -162,6 +170,26 @@ def test_an_output_that_later_examples_read_twice_is_not_folded() -> None:
     torch.testing.assert_close(H @ v, plain @ v, rtol=1e-10, atol=1e-12)
     assert "own convolutions" in H.method
     assert "folded" not in H.method
+
+
+def test_a_batch_norm_behind_either_of_two_convolutions_is_not_folded() -> None:
+    data = [(X, Y), (X[..., :4, :4].contiguous(), Y)]
+    H, plain = (hessian(build(Forked), "cross_entropy", data, plain=p) for p in (False, True))
+    v = torch.randn(H.size, generator=seeded(2), dtype=f64)
+    torch.testing.assert_close(H @ v, plain @ v, rtol=1e-10, atol=1e-12)
+    assert "folded" not in H.method
+
+
+def test_examples_are_not_taken_apart_in_training_mode() -> None:
+    model = build(Flagged)
+    flagged = X.clamp(max=1)
+    flagged[-1, 0, 0, 0] = 3
+    H, plain = (
+        hessian(model, "cross_entropy", [(flagged, Y)], mode="train", plain=p)
+        for p in (False, True)
+    )
+    v = torch.randn(H.size, generator=seeded(2), dtype=f64)
+    torch.testing.assert_close(H @ v, plain @ v, rtol=1e-8, atol=1e-10)
 
 
 def test_a_network_inside_of_vmap_is_left_as_it_is() -> None:
