@@ -104,6 +104,16 @@ def test_an_optimizer_that_always_diverged_wins_nothing() -> None:
     assert str(found).endswith("(no run of sgd has a value)")
 
 
+def test_a_trace_that_is_split_may_get_its_parts_in_another_way() -> None:
+    rows = two("trace", [1.0, 1.1], [1.0, 1.1])
+    for i, each in enumerate(rows):
+        each |= {"method": f"split: tr(G) by signs, tr(H−G) {('= 0 shown', 'by probes')[i % 2]}"}
+    assert compare(rows)
+    rows[0] |= {"method": "hutchinson"}
+    with pytest.raises(ValueError, match="differ in `method`"):
+        compare(rows)
+
+
 def test_rows_of_another_provenance_are_refused() -> None:
     rows = two("trace", [1.0, 1.1], [1.0, 1.1])
     rows[-1] |= {"method": "pyhessian"}
