@@ -212,4 +212,4 @@ def _verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
 def _text(value: float | None, row: Row) -> str:
     if value is None:
         return str(row["status"]) if row["value"] is None else "–"
-    return f"{min(value, 1):.2%}" if row["metric"] == "accuracy" else number(value, 3)
+    return f"{min(max(value, 0), 1):.2%}" if row["metric"] == "accuracy" else number(value, 3)

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 Rule = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 _AT_A_TIME = 2**22  # numbers in memory at a time for unfolded inputs and weight gradients
+_SLOWER = 4  # a multiplication in products of pixels than one in weight gradients, on a CPU
+_WIDE = 8  # channels from which on it pays to transpose the output gradient in memory
 
 
 def _linear(module: nn.Module, x: Tensor, g: Tensor) -> dict[str, Tensor]:
@@ -36,20 +38,16 @@ def _convolution(module: nn.Module, x: Tensor, g: Tensor) -> dict[str, Tensor]:
     x = x.reshape(n * groups, -1, *x.shape[2:])
     g = g.reshape(n * groups, -1, *g.shape[2:])
     K, L = module.weight[0].numel(), g[0, 0].numel()
-    if set(stride) == {1} and not _gram_is_cheaper(g.shape[1], L, K):
+    pixels = (x.shape[2] + pads[2] + pads[3]) * (x.shape[3] + pads[0] + pads[1])
+    by_pixels = pixels**2 * x.shape[1] + L**2 * (size[0] * size[1] + g.shape[1])
+    few_pixels = _SLOWER * by_pixels < L * K * g.shape[1]
+    if set(stride) == {1} and not few_pixels:
         weight = _by_offsets(x, g, pads, size, dilation)
     else:
-        x = F.pad(x, pads)
-        few = max(1, _AT_A_TIME // (K * L))
-        weight = torch.cat(
-            [
-                _of_products(
-                    g_few.flatten(2),
-                    F.unfold(x_few, size, dilation=dilation, stride=stride)[..., :L].mT,
-                )
-                for x_few, g_few in zip(torch.split(x, few), torch.split(g, few), strict=True)
-            ]
-        )
+        way, numbers = (_by_pixels, pixels**2) if few_pixels else (_by_patches, K * L)
+        few = max(1, _AT_A_TIME // numbers)
+        pieces = zip(torch.split(F.pad(x, pads), few), torch.split(g, few), strict=True)
+        weight = torch.cat([way(*piece, size, stride, dilation) for piece in pieces])
     return {"weight": weight.view(n, groups).sum(1), "bias": bias}
 
 
@@ -65,12 +63,44 @@ def _by_offsets(
     L = g.shape[2] * width
     x = F.pad(x, (left, right, top, bottom + 1)).flatten(2)  # the last shift reads past the end
     g = F.pad(g, (0, width - g.shape[3])).flatten(2).mT
+    if x.shape[1] >= _WIDE:
+        g = g.contiguous()
     total = x.new_zeros(len(x))
     for i in range(size[0]):
         for j in range(size[1]):
             start = i * dilation[0] * width + j * dilation[1]
             total += _of_products(x[:, :, start : start + L], g)
     return total
+
+
+def _by_pixels(
+    x: Tensor, g: Tensor, size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> Tensor:
+    """Σ_kl ⟨U_k, U_l⟩⟨g_k, g_l⟩: products of patches U are sums of products of pixels of x.
+
+    x is padded. No patch is formed: the fastest way for small images.
+    """
+    n, _, height, width = x.shape
+    L = g.shape[2] * g.shape[3]
+    flat, g_flat = x.flatten(2), g.flatten(2)
+    products = (flat.mT @ flat).view(n, height, width, height, width)
+    of_patches = x.new_zeros(n, *g.shape[2:], *g.shape[2:])
+    down, right = (
+        (length - 1) * step + 1 for length, step in zip(g.shape[2:], stride, strict=True)
+    )
+    for i in range(0, size[0] * dilation[0], dilation[0]):
+        for j in range(0, size[1] * dilation[1], dilation[1]):
+            rows, columns = slice(i, i + down, stride[0]), slice(j, j + right, stride[1])
+            of_patches += products[:, rows, columns, rows, columns]
+    return (of_patches.view(n, L, L) * (g_flat.mT @ g_flat)).sum((1, 2))
+
+
+def _by_patches(
+    x: Tensor, g: Tensor, size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> Tensor:
+    """Patches of a padded x, unfolded, as a matrix to multiply by."""
+    patches = F.unfold(x, size, dilation=dilation, stride=stride)
+    return _of_products(g.flatten(2), patches[..., : g[0, 0].numel()].mT)
 
 
 def _batch_norm(module: nn.Module, x: Tensor, g: Tensor) -> dict[str, Tensor]:

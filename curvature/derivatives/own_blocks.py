@@ -14,22 +14,16 @@ from torch import Tensor
 
 def curved_tensors(
     value: Tensor, params: Mapping[str, Tensor], *, generator: torch.Generator, tolerance: float
-) -> tuple[list[str], dict[str, bool]]:
+) -> list[str]:
     """Every l for which (∇²value z_l)_l ≠ 0, for a Gaussian z_l confined to tensor l.
 
-    And whether the gradient by l is other than 0, for every l in the graph. z_l is as large as
-    the tensor itself, and 0 means ≤ ``tolerance`` · ‖∂value/∂tensor‖. Costs a gradient or two for
-    each layer.
+    z_l is as large as the tensor itself, and 0 means ≤ ``tolerance`` · ‖∂value/∂tensor‖. Costs a
+    gradient or two for each layer.
     """
     if not value.requires_grad:
-        return [], {}
+        return []
     tensors = list(params.values())
     gradients = torch.autograd.grad(value, tensors, create_graph=True, allow_unused=True)
-    used = {
-        name: bool(g.detach().count_nonzero())
-        for name, g in zip(params, gradients, strict=True)
-        if g is not None
-    }
     layers: dict[str, list[tuple[str, Tensor, Tensor]]] = {}
     for (name, w), g in zip(params.items(), gradients, strict=True):
         if g is not None and g.requires_grad:
@@ -50,14 +44,13 @@ def curved_tensors(
         )
 
     # what is 0 for a layer's weight and bias together is so for each of them
-    curved = [
+    return [
         own[0]
         for layer in layers.values()
         if not vanish(layer)
         for own in layer
         if len(layer) == 1 or not vanish([own])
     ]
-    return curved, used
 
 
 def _as_large(w: Tensor, generator: torch.Generator) -> Tensor:

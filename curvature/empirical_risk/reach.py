@@ -6,9 +6,9 @@ no gradient there; by that it is told, and examples are looked for that take it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,16 +26,17 @@ from curvature.empirical_risk.nested import (
 if TYPE_CHECKING:
     from curvature.empirical_risk.risk import EmpiricalRisk
 
+Tag = TypeVar("Tag")
 _COUNT = 8
 _AT_ONCE = 4  # not by the micro-batch, of which no number depends
 
 
 @dataclass(frozen=True)
 class Representatives:
-    """Small batches, and the parameters of which no example's outputs are a function."""
+    """Small batches, and the parameters in the graph that yet have no gradient on any example."""
 
     parts: list[Any]
-    unused: frozenset[str]
+    unreached: frozenset[str]
 
 
 def spread(risk: EmpiricalRisk, count: int, at_once: int) -> list[Any]:
@@ -43,35 +44,57 @@ def spread(risk: EmpiricalRisk, count: int, at_once: int) -> list[Any]:
 
     Of batches that can't be cut, four are taken whole at the most.
     """
+    return [part for part, _ in rows_of_batches(risk, _spaced(risk, count, at_once), at_once)]
+
+
+def _spaced(
+    risk: EmpiricalRisk, count: int, at_once: int
+) -> Iterator[tuple[Any, list[int] | None, None]]:
     total = len(risk.batches)
     number = min(total, count)
     at = {(2 * k + 1) * total // (2 * number): k for k in range(number)}
-    found: list[Any] = []
-    by_rows = False  # whether all that the last of them holds are examples
     for index, batch in enumerate(risk.batches):
         if index not in at:
             continue
         if not can_be_cut(batch):
             if at[index] % -(-number // 4) == 0:
-                found.append(moved(batch, risk.device, risk.dtype))
-                by_rows = False
+                yield batch, None, None
             continue
         n = examples(batch)
-        # one row beside a single example may be shared by all
-        alike = leading_dimensions(batch) == {n} and (n > 1 or len(shapes_in(batch)) == 2)
         share = min(n, count // number)
         rows = [int((j + (at[index] + 0.5) / number) * n / share) for j in range(share)]
         pieces = -(-share // at_once)
-        for chosen in (rows[i::pieces] for i in range(pieces)):
-            part = risk.rows(batch, chosen)
-            fits = by_rows and alike and examples(found[-1]) + len(chosen) <= at_once
-            one = rows_joined(found[-1], part) if fits else None
-            by_rows = alike
-            if one is None:
-                found.append(part)
-            else:
-                found[-1] = one
-    return found
+        for i in range(pieces):
+            yield batch, rows[i::pieces], None
+
+
+def rows_of_batches(
+    risk: EmpiricalRisk, pieces: Iterable[tuple[Any, list[int] | None, Tag]], at_once: int
+) -> Iterator[tuple[Any, list[Tag]]]:
+    """Chosen rows of batches, in order, on the model's device, and the tags of what is in each.
+
+    Several are joined to up to ``at_once`` examples where shapes allow; None stands for all rows
+    of a batch that can't be cut.
+    """
+    held: Any = None
+    tags: list[Tag] = []
+    by_rows = False  # whether all that is held is examples
+    for batch, rows, tag in pieces:
+        if rows is None:
+            part, alike = moved(batch, risk.device, risk.dtype), False
+        else:
+            part, n = risk.rows(batch, rows), examples(batch)
+            # one row beside a single example may be shared by all
+            alike = leading_dimensions(batch) == {n} and (n > 1 or len(shapes_in(batch)) == 2)
+        fits = alike and by_rows and examples(held) + len(rows or ()) <= at_once
+        one = rows_joined(held, part) if fits else None
+        if one is None and tags:
+            yield held, tags
+            tags = []
+        held, by_rows = part if one is None else one, alike
+        tags.append(tag)
+    if tags:
+        yield held, tags
 
 
 def representatives(risk: EmpiricalRisk) -> Representatives:
@@ -83,7 +106,7 @@ def representatives(risk: EmpiricalRisk) -> Representatives:
         _reach(risk, part, missing, unused)
     if missing:
         parts += list(_looked_for(risk, missing, unused))
-    return Representatives(parts, frozenset(unused))
+    return Representatives(parts, frozenset(missing) - unused)
 
 
 def _looked_for(risk: EmpiricalRisk, missing: dict[str, Tensor], unused: set[str]) -> Iterator[Any]:

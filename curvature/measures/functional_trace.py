@@ -50,23 +50,22 @@ def _curved(risk: EmpiricalRisk, dtype: torch.dtype, generator: torch.Generator)
     assert risk.loss is not None
     few = _representatives(risk)
     twin = EmpiricalRisk(risk.model, risk.loss, few.parts, params=list(risk.params), dtype=dtype)
-    found: set[str] = set()
-    reached: set[str] = set()
+    found = set(few.unreached)
     with twin.evaluating():
         for part in twin.all_parts():
             if len(found) == len(twin.params):
                 break
             outputs = joined(twin.predictions(part))
             r = torch.randn(outputs.shape, generator=generator, dtype=torch.float32)
-            curved, used = curved_tensors(
-                (outputs * r.to(outputs)).sum(),
-                {name: p for name, p in twin.params.items() if name not in found},
-                generator=generator,
-                tolerance=1e-10 if dtype == torch.float64 else 1e-6,
+            found.update(
+                curved_tensors(
+                    (outputs * r.to(outputs)).sum(),
+                    {name: p for name, p in twin.params.items() if name not in found},
+                    generator=generator,
+                    tolerance=1e-10 if dtype == torch.float64 else 1e-6,
+                )
             )
-            found.update(curved)
-            reached.update(name for name, any_ in used.items() if any_)
-    return [name for name in risk.params if name in found or name not in reached | few.unused]
+    return [name for name in risk.params if name in found]
 
 
 def _representatives(risk: EmpiricalRisk) -> Representatives:

@@ -15,7 +15,8 @@ from curvature.derivatives.memory import is_out_of_memory
 from curvature.derivatives.per_example import Recording, distrusted, record
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
-from curvature.empirical_risk.reach import spread
+from curvature.empirical_risk.nested import part_of
+from curvature.empirical_risk.reach import rows_of_batches, spread
 from curvature.empirical_risk.shortage import halve_micro_batch, within_memory
 from curvature.measures.draws import Draws
 from curvature.measures.root_basis import RootBasis
@@ -148,47 +149,56 @@ class GaussNewtonTrace:
 
     def _draw(self, wanted: Tensor, tell: Callable[[Tensor, Tensor], object]) -> None:
         """A draw for every unit ``wanted``; ``tell`` gets each unit's size of Λ."""
-        first = 0
+        together = 0 if self.rest else self._examples_at_once
         with self.risk.evaluating():
-            for batch, rows in zip(self.risk.batches, self._units, strict=True):
-                chosen = wanted[first : first + len(rows)].nonzero()[:, 0].tolist()
-                for few in _chunks(chosen, self._examples_at_once // self._together):
-                    units = torch.tensor(few) + first
-                    values, size = self._visit_all(batch, [rows[unit] for unit in few])
-                    for draws, columns in zip(self.draws, values, strict=True):
-                        draws.add(units, columns)
-                    tell(units, size)
-                first += len(rows)
+            for part, few in rows_of_batches(self.risk, self._chosen(wanted), together):
+                units = torch.cat(few)
+                values, size = self._visit_all(part, len(units))
+                for draws, columns in zip(self.draws, values, strict=True):
+                    draws.add(units, columns)
+                tell(units, size)
+
+    def _chosen(self, wanted: Tensor) -> Iterator[tuple[Any, list[int], Tensor]]:
+        """Batches with the rows of ``wanted`` units, a few at a time, and these."""
+        first = 0
+        for batch, rows in zip(self.risk.batches, self._units, strict=True):
+            chosen = wanted[first : first + len(rows)].nonzero()[:, 0]
+            step = max(1, self._examples_at_once // self._together)
+            for start in range(0, len(chosen), step):
+                few = chosen[start : start + step]
+                yield batch, [i for unit in few.tolist() for i in rows[unit]], few + first
+            first += len(rows)
 
     @property
     def _examples_at_once(self) -> int:
         """A unit that has no rule is one forward pass, whatever the micro-batch."""
         if self.rest:
             return self._together
-        return min(_AT_ONCE, self.risk.micro_batch or _AT_ONCE)
+        return min(_AT_ONCE, self.risk.largest_part)
 
-    def _visit_all(self, batch: Any, units: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """``_visit`` of these units; of half as many at a time where memory runs out."""
+    def _visit_all(self, part: Any, units: int) -> tuple[Tensor, Tensor]:
+        """``_visit`` of as many units; of half of them at a time where memory runs out."""
         try:
-            return self._visit(batch, [i for unit in units for i in unit])
+            return self._visit(part)
         except RuntimeError as error:
-            if len(units) == 1 or not is_out_of_memory(error):
+            if units == 1 or not is_out_of_memory(error):
                 raise
-        if self._examples_at_once > len(units) // 2 * self._together:
+        half = units // 2
+        if self._examples_at_once > half * self._together:
             self.risk.micro_batch = min(self._examples_at_once, self.risk.largest_part)
             halve_micro_batch(self.risk)
-        middle = len(units) // 2
-        halves = [self._visit_all(batch, half) for half in (units[:middle], units[middle:])]
-        return torch.cat([v for v, _ in halves], 1), torch.cat([size for _, size in halves])
+        n, middle = examples(part), half * self._together
+        found = [
+            self._visit_all(part_of(part, 0, middle, n), half),
+            self._visit_all(part_of(part, middle, n, n), units - half),
+        ]
+        return torch.cat([v for v, _ in found], 1), torch.cat([size for _, size in found])
 
-    def _visit(
-        self, batch: Any, rows: list[int], signs: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def _visit(self, part: Any, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """‖∂(v_iᵀf_i)/∂θ‖² (kinds, units, number of θ), and each unit's ‖v‖² of other signs.
 
         The latter is tr Λ_i in an eigenbasis, and independent of the draw in any.
         """
-        part = self.risk.rows(batch, rows)
         recording = record(
             self.risk.model,
             self.risk.params,
@@ -201,10 +211,11 @@ class GaussNewtonTrace:
             signs = torch.randint(
                 2, (len(f), 2, *f.shape[1:]), generator=self._generator, dtype=torch.int8
             )
-        if recording.rest and self._together == 1 and len(rows) > 1:
-            singles = [self._visit(batch, [i], s[None]) for i, s in zip(rows, signs, strict=True)]
+        n = examples(part)
+        if recording.rest and self._together == 1 and n > 1:
+            singles = [self._visit(part_of(part, i, i + 1, n), signs[i : i + 1]) for i in range(n)]
             return torch.cat([v for v, _ in singles], 1), torch.cat([size for _, size in singles])
-        units = 1 if recording.rest or self._together > 1 else len(rows)
+        units = 1 if recording.rest or self._together > 1 else n
         total = torch.zeros(len(self.draws), units, len(self._names), dtype=torch.float64)
         if self._basis is None:
             for v in self._columns(f.detach(), part[1]):
@@ -251,10 +262,6 @@ class GaussNewtonTrace:
                 rtol=1e-3 if self.risk.dtype == torch.float32 else 1e-6,
             )
         return avoid, [name for name in self._names if name in avoid & used]
-
-
-def _chunks(items: list[int], size: int) -> list[list[int]]:
-    return [items[i : i + size] for i in range(0, len(items), max(1, size))]
 
 
 def _listed(names: list[str]) -> str:

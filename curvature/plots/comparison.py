@@ -1,6 +1,5 @@
 """Optimizers side by side at their best settings: a point for each seed, the mean, its interval."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -76,8 +75,9 @@ def _draw_mean(axes: Any, x: float, row: Mapping[str, Any], colour: str, factor:
         return
     y = row["value"] * factor
     if row.get("low") is not None and row.get("high") is not None:
-        most = factor if row.get("metric") == "accuracy" else math.inf  # a t-interval may pass it
-        ends = [min(row["low"] * factor, most), min(row["high"] * factor, most)]
+        ends = [row["low"] * factor, row["high"] * factor]
+        if row.get("metric") == "accuracy":  # whose bounds a t-interval may pass
+            ends = [min(max(end, 0.0), factor) for end in ends]
         axes.plot(
             [x, x], ends, color=colour, linewidth=1.2, solid_capstyle="butt", label="_interval"
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from curvature.derivatives import layer_rules
 from curvature.derivatives.per_example import Recording, distrusted, record
 from tests.conftest import seeded
 from tests.corpus.case import f64, labels, randn
@@ -109,6 +110,53 @@ def test_rules_agree_with_a_loop(name: str) -> None:
     assert together == {}
     for key, squares in apart.items():
         torch.testing.assert_close(squares, expected[key])
+
+
+SMALL = {
+    "padded": nn.Conv2d(4, 3, 3, padding=1),
+    "unevenly": nn.Conv2d(4, 3, (5, 3), padding="same"),
+    "strided": nn.Conv2d(4, 3, 3, stride=(2, 1), padding=1),
+    "dilated": nn.Conv2d(4, 3, 2, dilation=2, padding=1),
+    "past the end": nn.Conv2d(4, 3, 3, stride=2),
+    "grouped": nn.Conv2d(4, 6, 3, groups=2, padding=1),
+    "mirrored": nn.Conv2d(4, 3, 3, padding=1, padding_mode="reflect"),
+    "one dimension": nn.Conv1d(4, 3, 3, padding=1),
+}
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2**22])
+@pytest.mark.parametrize("name", SMALL)
+def test_products_of_pixels_serve_any_convolution(
+    name: str, at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer_rules, "_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(layer_rules, "_SLOWER", 0)
+    used = []
+    way = layer_rules._by_pixels
+    monkeypatch.setattr(layer_rules, "_by_pixels", lambda *a: used.append(1) or way(*a))
+    model = prepared(SMALL[name])
+    x = randn(3, model.in_channels, *((3, 4) if isinstance(model, nn.Conv2d) else (4,)))
+    recording, seeds = recorded(model, x)
+    apart, _ = recording.squared_norms(seeds)
+    for key, expected in loop(model, x, seeds).items():
+        torch.testing.assert_close(apart[key], expected)
+    assert used
+
+
+def test_products_of_pixels_are_chosen_for_small_images_of_many_channels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shapes = []
+    way = layer_rules._by_pixels
+    monkeypatch.setattr(
+        layer_rules, "_by_pixels", lambda x, *a: shapes.append(x.shape[1:]) or way(x, *a)
+    )
+    model = prepared(
+        nn.Sequential(nn.Conv2d(3, 32, 3), nn.MaxPool2d(8), nn.Conv2d(32, 64, 3, padding=1))
+    )
+    recording, seeds = recorded(model, randn(2, 3, 34, 34))
+    recording.squared_norms(seeds)
+    assert shapes == [(32, 6, 6)]
 
 
 AROUND = {

@@ -14,7 +14,7 @@ from curvature.measures.gauss_newton_trace import GaussNewtonTrace
 from curvature.measures.trace import trace
 from curvature.operators import ggn, hessian
 from tests.conftest import seeded
-from tests.corpus.case import f64, randn
+from tests.corpus.case import f64, labels, randn
 
 LABELS = torch.randint(3, (64,), generator=seeded(1))
 
@@ -121,9 +121,18 @@ def test_representatives_are_few_and_reach_all_that_any_example_does() -> None:
         with torch.no_grad():
             model.r.weight.mul_(2)
         assert risk.representatives is not few
-    assert few.unused == {"unused.weight", "unused.bias"}
+    assert few.unreached == set()
     assert [len(part[0]) for part in few.parts] == [4, 3, 1]
     assert few.parts[-1][0][0, 0] == 1
+
+
+def test_a_tensor_of_the_graph_that_no_example_reaches_is_told_from_one_without_use() -> None:
+    model, x = made("branches")
+    model.unused = nn.Linear(2, 2).double()
+    x[:, 0] = 0
+    risk = EmpiricalRisk(model, "cross_entropy", (x, LABELS), batch_size=10)
+    with risk.evaluating():
+        assert risk.representatives.unreached == {"b.0.weight", "b.0.bias"}
 
 
 def made(kind: str) -> tuple[nn.Module, Tensor]:
@@ -234,3 +243,17 @@ def test_a_tensor_that_all_batches_share_is_not_joined(n: int) -> None:
     assert [len(part[1]) for part in parts] == [1] * 8
     plain = EmpiricalRisk(nn.Linear(1, 1).double(), "mse", [(a[0], y) for a, y in batches])
     assert [len(part[1]) for part in spread(plain, 8, 4)] == [4, 4]
+
+
+def test_second_draws_of_few_examples_of_many_batches_are_made_together() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    seen: list[int] = []
+    batches = [(randn(12, 6, seed=i), labels(12, classes=3, seed=i)) for i in range(40)]
+    G = GaussNewtonTrace(hessian(model, "cross_entropy", batches).risk, seeded(0))
+    model.register_forward_hook(lambda m, args, out: seen.append(len(out)))
+    G.advance()
+    first, again = seen[:40], seen[40:]
+    assert first == [12] * 40
+    assert max(again) == 12
+    assert sum(again) == int((G.draws[0].counts - 1).sum())
+    assert len(again) <= sum(again) / 12 * 1.5

@@ -315,12 +315,11 @@ def test_thirty_networks_stay_apart() -> None:
     assert all(below.y1 <= above.y0 for below, above in pairwise(tops))
 
 
-def test_an_interval_of_an_accuracy_ends_at_all() -> None:
+def test_an_interval_of_an_accuracy_ends_at_nothing_and_at_all() -> None:
     rows = best_table(grid(**SMALL))
-    wide = [{**row, "high": 1.2} if row.get("low") is not None else row for row in rows]
-    drawn = [
-        max(line.get_ydata())
-        for line in artists(comparison_figure(wide, metrics=("accuracy",)), "interval")
+    wide = [
+        {**row, "low": -0.5, "high": 1.2} if row.get("low") is not None else row for row in rows
     ]
+    drawn = artists(comparison_figure(wide, metrics=("accuracy",)), "interval")
     assert drawn
-    assert max(drawn) == 100
+    assert {(min(line.get_ydata()), max(line.get_ydata())) for line in drawn} == {(0, 100)}
