@@ -79,7 +79,7 @@ def rows_of_batches(
     held: Any = None
     tags: list[Tag] = []
     by_rows = False  # whether all that is held is examples
-    for batch, rows, tag in pieces:
+    for batch, rows, own in _of_one_batch(pieces, at_once):
         if rows is None:
             part, alike = moved(batch, risk.device, risk.dtype), False
         else:
@@ -91,10 +91,28 @@ def rows_of_batches(
         if one is None and tags:
             yield held, tags
             tags = []
-        held, by_rows = part if one is None else one, alike
-        tags.append(tag)
+        held, by_rows, tags = part if one is None else one, alike, tags + own
     if tags:
         yield held, tags
+
+
+def _of_one_batch(
+    pieces: Iterable[tuple[Any, list[int] | None, Tag]], at_once: int
+) -> Iterator[tuple[Any, list[int] | None, list[Tag]]]:
+    """The same with what follows each other in one batch put together."""
+    held: Any = None
+    rows: list[int] | None = None
+    tags: list[Tag] = []
+    for batch, more, tag in pieces:
+        if rows and more and batch is held and len(rows) + len(more) <= at_once:
+            rows = rows + more
+            tags.append(tag)
+            continue
+        if tags:
+            yield held, rows, tags
+        held, rows, tags = batch, more, [tag]
+    if tags:
+        yield held, rows, tags
 
 
 def representatives(risk: EmpiricalRisk) -> Representatives:

@@ -5,7 +5,8 @@ tr(J_iᵀΛ_iJ_i) = E‖J_iᵀS_iε‖² for random signs ε: squared norms of p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from curvature.derivatives.memory import is_out_of_memory
 from curvature.derivatives.per_example import Recording, distrusted, record
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
-from curvature.empirical_risk.nested import part_of
 from curvature.empirical_risk.reach import rows_of_batches, spread
 from curvature.empirical_risk.shortage import halve_micro_batch, within_memory
 from curvature.measures.draws import Draws
@@ -29,6 +29,13 @@ _CHECKED = 16  # examples on which the rules are checked
 _FIRST_BUDGET = 0.1  # second draws, as a share of the units, before the first error is known
 _AGAIN = 32  # second draws there must be at least
 _REPEATS = 8  # of them, each weighed by its unit's size
+
+
+@dataclass(frozen=True)
+class _Unit:
+    number: int
+    batch: Any
+    rows: list[int]
 
 
 class GaussNewtonTrace:
@@ -149,25 +156,25 @@ class GaussNewtonTrace:
 
     def _draw(self, wanted: Tensor, tell: Callable[[Tensor, Tensor], object]) -> None:
         """A draw for every unit ``wanted``; ``tell`` gets each unit's size of Λ."""
-        together = 0 if self.rest else self._examples_at_once
         with self.risk.evaluating():
-            for part, few in rows_of_batches(self.risk, self._chosen(wanted), together):
-                units = torch.cat(few)
-                values, size = self._visit_all(part, len(units))
+            for part, units in self._joined(self._chosen(wanted)):
+                values, size = self._visit_all(part, units)
+                numbers = torch.tensor([unit.number for unit in units])
                 for draws, columns in zip(self.draws, values, strict=True):
-                    draws.add(units, columns)
-                tell(units, size)
+                    draws.add(numbers, columns)
+                tell(numbers, size)
 
-    def _chosen(self, wanted: Tensor) -> Iterator[tuple[Any, list[int], Tensor]]:
-        """Batches with the rows of ``wanted`` units, a few at a time, and these."""
-        first = 0
-        for batch, rows in zip(self.risk.batches, self._units, strict=True):
-            chosen = wanted[first : first + len(rows)].nonzero()[:, 0]
-            step = max(1, self._examples_at_once // self._together)
-            for start in range(0, len(chosen), step):
-                few = chosen[start : start + step]
-                yield batch, [i for unit in few.tolist() for i in rows[unit]], few + first
-            first += len(rows)
+    def _chosen(self, wanted: Tensor) -> Iterator[_Unit]:
+        asked = enumerate(wanted.tolist())
+        for batch, units in zip(self.risk.batches, self._units, strict=True):
+            for rows, (number, is_wanted) in zip(units, asked, strict=False):
+                if is_wanted:
+                    yield _Unit(number, batch, rows)
+
+    def _joined(self, units: Iterable[_Unit]) -> Iterator[tuple[Any, list[_Unit]]]:
+        """As many of them as are visited at once, and their examples."""
+        pieces = ((unit.batch, unit.rows, unit) for unit in units)
+        return rows_of_batches(self.risk, pieces, 0 if self.rest else self._examples_at_once)
 
     @property
     def _examples_at_once(self) -> int:
@@ -176,25 +183,23 @@ class GaussNewtonTrace:
             return self._together
         return min(_AT_ONCE, self.risk.largest_part)
 
-    def _visit_all(self, part: Any, units: int) -> tuple[Tensor, Tensor]:
-        """``_visit`` of as many units; of half of them at a time where memory runs out."""
+    def _visit_all(self, part: Any, units: list[_Unit]) -> tuple[Tensor, Tensor]:
+        """``_visit`` of these units; of half as many at a time where memory runs out."""
         try:
-            return self._visit(part)
+            return self._visit(part, units)
         except RuntimeError as error:
-            if units == 1 or not is_out_of_memory(error):
+            if len(units) == 1 or not is_out_of_memory(error):
                 raise
-        half = units // 2
-        if self._examples_at_once > half * self._together:
+        middle = len(units) // 2
+        if self._examples_at_once > middle * self._together:
             self.risk.micro_batch = min(self._examples_at_once, self.risk.largest_part)
             halve_micro_batch(self.risk)
-        n, middle = examples(part), half * self._together
-        found = [
-            self._visit_all(part_of(part, 0, middle, n), half),
-            self._visit_all(part_of(part, middle, n, n), units - half),
-        ]
-        return torch.cat([v for v, _ in found], 1), torch.cat([size for _, size in found])
+        halves = units[:middle], units[middle:]
+        return _in_turn(self._visit_all(*one) for half in halves for one in self._joined(half))
 
-    def _visit(self, part: Any, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _visit(
+        self, part: Any, units: list[_Unit], signs: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """‖∂(v_iᵀf_i)/∂θ‖² (kinds, units, number of θ), and each unit's ‖v‖² of other signs.
 
         The latter is tr Λ_i in an eigenbasis, and independent of the draw in any.
@@ -211,20 +216,20 @@ class GaussNewtonTrace:
             signs = torch.randint(
                 2, (len(f), 2, *f.shape[1:]), generator=self._generator, dtype=torch.int8
             )
-        n = examples(part)
-        if recording.rest and self._together == 1 and n > 1:
-            singles = [self._visit(part_of(part, i, i + 1, n), signs[i : i + 1]) for i in range(n)]
-            return torch.cat([v for v, _ in singles], 1), torch.cat([size for _, size in singles])
-        units = 1 if recording.rest or self._together > 1 else n
-        total = torch.zeros(len(self.draws), units, len(self._names), dtype=torch.float64)
+        if recording.rest and self._together == 1 and len(units) > 1:
+            return _in_turn(
+                self._visit(self.risk.rows(unit.batch, unit.rows), [unit], own[None])
+                for unit, own in zip(units, signs, strict=True)
+            )
+        total = torch.zeros(len(self.draws), len(units), len(self._names), dtype=torch.float64)
         if self._basis is None:
             for v in self._columns(f.detach(), part[1]):
-                total += self._squares(recording, v, units)
-            return total, torch.zeros(units, dtype=torch.float64)
+                total += self._squares(recording, v, len(units))
+            return total, torch.zeros(len(units), dtype=torch.float64)
         signs = signs.transpose(0, 1).to(f) * 2 - 1
         v, other = self._basis.vectors(f.detach(), part[1], signs)
-        total += self._squares(recording, v, units)
-        return total, other.double().reshape(units, -1).square().sum(1).cpu()
+        total += self._squares(recording, v, len(units))
+        return total, other.double().reshape(len(units), -1).square().sum(1).cpu()
 
     def _columns(self, f: Tensor, targets: Any) -> Iterator[Tensor]:
         """S e_k for every k."""
@@ -262,6 +267,11 @@ class GaussNewtonTrace:
                 rtol=1e-3 if self.risk.dtype == torch.float32 else 1e-6,
             )
         return avoid, [name for name in self._names if name in avoid & used]
+
+
+def _in_turn(found: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    values, sizes = zip(*found, strict=True)
+    return torch.cat(values, 1), torch.cat(sizes)
 
 
 def _listed(names: list[str]) -> str:
