@@ -66,7 +66,9 @@ class GaussNewtonTrace:
         else:
             self._avoid, self.rest = within_memory(risk, self._checked)
         self._together = _TOGETHER if self.rest and not exact else 1
-        self._units = cut([examples(batch) for batch in risk.batches], self._together)
+        batches = [examples(batch) for batch in risk.batches]
+        self._largest = max(batches)
+        self._units = cut(batches, self._together)
         count = sum(map(len, self._units))
         self.draws = [Draws(count, len(self._names), generator) for _ in range(1 + scaled)]
         self._least = max(_FIRST_BUDGET, _AGAIN / count)
@@ -181,7 +183,7 @@ class GaussNewtonTrace:
         """A unit that has no rule is one forward pass, whatever the micro-batch."""
         if self.rest:
             return self._together
-        return min(_AT_ONCE, self.risk.largest_part)
+        return min(_AT_ONCE, self._largest, self.risk.micro_batch or self._largest)
 
     def _visit_all(self, part: Any, units: list[_Unit]) -> tuple[Tensor, Tensor]:
         """``_visit`` of these units; of half as many at a time where memory runs out."""
