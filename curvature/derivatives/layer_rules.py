@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 Rule = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 _AT_A_TIME = 2**22  # numbers in memory at a time for unfolded inputs and weight gradients
-_SLOWER = 4  # a multiplication in products of pixels than one in weight gradients, on a CPU
+_SLOWER = 4  # times, on a CPU: a multiplication of pixels than one for a weight gradient
 _WIDE = 8  # channels from which on it pays to transpose the output gradient in memory
 
 
@@ -39,14 +39,14 @@ def _convolution(module: nn.Module, x: Tensor, g: Tensor) -> dict[str, Tensor]:
     g = g.reshape(n * groups, -1, *g.shape[2:])
     K, L = module.weight[0].numel(), g[0, 0].numel()
     pixels = (x.shape[2] + pads[2] + pads[3]) * (x.shape[3] + pads[0] + pads[1])
-    by_pixels = pixels**2 * x.shape[1] + L**2 * (size[0] * size[1] + g.shape[1])
-    few_pixels = _SLOWER * by_pixels < L * K * g.shape[1]
-    if set(stride) == {1} and not few_pixels:
+    of_pixels = pixels**2 * x.shape[1] + L**2 * (size[0] * size[1] + g.shape[1])
+    is_small = _SLOWER * of_pixels < L * K * g.shape[1]
+    if set(stride) == {1} and not is_small:
         weight = _by_offsets(x, g, pads, size, dilation)
     else:
-        way, numbers = (_by_pixels, pixels**2) if few_pixels else (_by_patches, K * L)
-        few = max(1, _AT_A_TIME // numbers)
-        pieces = zip(torch.split(F.pad(x, pads), few), torch.split(g, few), strict=True)
+        way, numbers = (_by_pixels, pixels**2) if is_small else (_by_patches, K * L)
+        at_once = max(1, _AT_A_TIME // numbers)
+        pieces = zip(torch.split(F.pad(x, pads), at_once), torch.split(g, at_once), strict=True)
         weight = torch.cat([way(*piece, size, stride, dilation) for piece in pieces])
     return {"weight": weight.view(n, groups).sum(1), "bias": bias}
 
@@ -100,7 +100,7 @@ def _by_patches(
 ) -> Tensor:
     """Patches of a padded x, unfolded, as a matrix to multiply by."""
     patches = F.unfold(x, size, dilation=dilation, stride=stride)
-    return _of_products(g.flatten(2), patches[..., : g[0, 0].numel()].mT)
+    return _of_products(g.flatten(2), patches.mT)
 
 
 def _batch_norm(module: nn.Module, x: Tensor, g: Tensor) -> dict[str, Tensor]:

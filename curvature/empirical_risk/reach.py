@@ -6,7 +6,7 @@ no gradient there; by that it is told, and examples are looked for that take it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,7 +44,9 @@ def spread(risk: EmpiricalRisk, count: int, at_once: int) -> list[Any]:
 
     Of batches that can't be cut, four are taken whole at the most.
     """
-    return [part for part, _ in rows_of_batches(risk, _spaced(risk, count, at_once), at_once)]
+    return [
+        part for part, _ in rows_of_batches(risk, _spaced(risk, count, at_once), lambda: at_once)
+    ]
 
 
 def _spaced(
@@ -69,12 +71,14 @@ def _spaced(
 
 
 def rows_of_batches(
-    risk: EmpiricalRisk, pieces: Iterable[tuple[Any, list[int] | None, Tag]], at_once: int
+    risk: EmpiricalRisk,
+    pieces: Iterable[tuple[Any, list[int] | None, Tag]],
+    at_once: Callable[[], int],
 ) -> Iterator[tuple[Any, list[Tag]]]:
     """Chosen rows of batches, in order, on the model's device, and the tags of what is in each.
 
-    Several are joined to up to ``at_once`` examples where shapes allow; None stands for all rows
-    of a batch that can't be cut.
+    Several are joined to up to ``at_once()`` examples where shapes allow, which is asked for each;
+    None stands for all rows of a batch that can't be cut.
     """
     held: Any = None
     tags: list[Tag] = []
@@ -86,7 +90,7 @@ def rows_of_batches(
             part, n = risk.rows(batch, rows), examples(batch)
             # one row beside a single example may be shared by all
             alike = leading_dimensions(batch) == {n} and (n > 1 or len(shapes_in(batch)) == 2)
-        fits = alike and by_rows and examples(held) + len(rows or ()) <= at_once
+        fits = alike and by_rows and examples(held) + len(rows or ()) <= at_once()
         one = rows_joined(held, part) if fits else None
         if one is None and tags:
             yield held, tags
@@ -97,14 +101,14 @@ def rows_of_batches(
 
 
 def _of_one_batch(
-    pieces: Iterable[tuple[Any, list[int] | None, Tag]], at_once: int
+    pieces: Iterable[tuple[Any, list[int] | None, Tag]], at_once: Callable[[], int]
 ) -> Iterator[tuple[Any, list[int] | None, list[Tag]]]:
     """The same with what follows each other in one batch put together."""
     held: Any = None
     rows: list[int] | None = None
     tags: list[Tag] = []
     for batch, more, tag in pieces:
-        if rows and more and batch is held and len(rows) + len(more) <= at_once:
+        if rows and more and batch is held and len(rows) + len(more) <= at_once():
             rows = rows + more
             tags.append(tag)
             continue

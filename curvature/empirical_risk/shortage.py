@@ -30,9 +30,12 @@ def within_memory(risk: EmpiricalRisk, call: Callable[[], Result]) -> Result:
             raise shortage
 
 
-def halve_micro_batch(risk: EmpiricalRisk) -> bool:
-    """Halve the examples in memory and say so; False where that would change the numbers."""
-    n = risk.largest_part
+def halve_micro_batch(risk: EmpiricalRisk, seen: int | None = None) -> bool:
+    """Halve the examples in memory and say so; False where that would change the numbers.
+
+    ``seen``: how many there were, where these are fewer than a micro-batch.
+    """
+    n = min(seen or risk.largest_part, risk.largest_part)
     if n < 2 or not bound_micro_batch(risk, n // 2):
         return False
     if risk.device.type == "cuda":

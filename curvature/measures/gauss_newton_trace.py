@@ -176,7 +176,10 @@ class GaussNewtonTrace:
     def _joined(self, units: Iterable[_Unit]) -> Iterator[tuple[Any, list[_Unit]]]:
         """As many of them as are visited at once, and their examples."""
         pieces = ((unit.batch, unit.rows, unit) for unit in units)
-        return rows_of_batches(self.risk, pieces, 0 if self.rest else self._examples_at_once)
+        # memory may run out on the way; a unit that has no rule is visited by itself
+        return rows_of_batches(
+            self.risk, pieces, lambda: 0 if self.rest else self._examples_at_once
+        )
 
     @property
     def _examples_at_once(self) -> int:
@@ -194,8 +197,7 @@ class GaussNewtonTrace:
                 raise
         middle = len(units) // 2
         if self._examples_at_once > middle * self._together:
-            self.risk.micro_batch = min(self._examples_at_once, self.risk.largest_part)
-            halve_micro_batch(self.risk)
+            halve_micro_batch(self.risk, self._examples_at_once)
         halves = units[:middle], units[middle:]
         return _in_turn(self._visit_all(*one) for half in halves for one in self._joined(half))
 

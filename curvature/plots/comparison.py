@@ -75,11 +75,13 @@ def _draw_mean(axes: Any, x: float, row: Mapping[str, Any], colour: str, factor:
         return
     y = row["value"] * factor
     if row.get("low") is not None and row.get("high") is not None:
-        ends = [row["low"] * factor, row["high"] * factor]
-        if row.get("metric") == "accuracy":  # whose bounds a t-interval may pass
-            ends = [min(max(end, 0.0), factor) for end in ends]
         axes.plot(
-            [x, x], ends, color=colour, linewidth=1.2, solid_capstyle="butt", label="_interval"
+            [x, x],
+            style.interval(row),
+            color=colour,
+            linewidth=1.2,
+            solid_capstyle="butt",
+            label="_interval",
         )
     axes.plot([x - 0.1, x + 0.1], [y, y], color=style.INK, linewidth=1.4, label="_mean")
 

@@ -86,7 +86,7 @@ def _draw_line(
         hollow = bool(row.get("unconverged")) or row.get("converged") is False
         style.draw_point(axes, x[i], y[i], colour, marker, hollow=hollow, alpha=alpha)
         if row.get("low") is not None and row.get("high") is not None:
-            ends = [row["low"] * factor, row["high"] * factor]
+            ends = style.interval(row)
             axes.plot([x[i]] * 2, ends, color=colour, linewidth=0.7, alpha=alpha, label="_interval")
 
 

@@ -93,6 +93,13 @@ def factor(metric: Any) -> float:
     return 100.0 if metric == "accuracy" else 1.0
 
 
+def interval(row: Mapping[str, Any]) -> list[float]:
+    """Its ends as they are drawn; of an accuracy within its bounds, which a t-interval may pass."""
+    most = factor(row.get("metric"))
+    ends = [row["low"] * most, row["high"] * most]
+    return [min(max(end, 0.0), most) for end in ends] if row.get("metric") == "accuracy" else ends
+
+
 def new_figure(width: float, height: float, caption: str, *, drawn: bool) -> Any:
     """A Figure of no window, with its caption as its label and, ``drawn``, below the axes."""
     from matplotlib.figure import Figure

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -257,3 +261,38 @@ def test_second_draws_of_few_examples_of_many_batches_are_made_together() -> Non
     assert max(again) == 12
     assert sum(again) == int((G.draws[0].counts - 1).sum())
     assert len(again) <= sum(again) / 12 * 1.5
+
+
+def test_what_does_not_fit_in_memory_is_tried_a_few_times_and_batches_are_counted_once() -> None:
+    class Hungry(nn.Sequential):
+        most, failed = 64, 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            if torch.is_grad_enabled() and len(x) > self.most:
+                self.failed += 1
+                raise torch.OutOfMemoryError("out of memory")
+            out: Tensor = super().forward(x)
+            return out
+
+    class Data(list[Any]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            self.passes += 1
+            return super().__iter__()
+
+    def drawn(most: int) -> tuple[float, int, int]:
+        data = Data((randn(64, 6, seed=i), labels(64, classes=3, seed=i)) for i in range(50))
+        G = GaussNewtonTrace(ggn(model, "cross_entropy", data).risk, seeded(0))
+        data.passes, model.most = 0, most
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            G.advance()
+        return G.value(), data.passes, model.failed
+
+    model = Hungry(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    expected, passes, _ = drawn(64)
+    assert passes == 2
+    value, _, failed = drawn(9)
+    assert value == pytest.approx(expected, rel=1e-12)
+    assert 0 < failed <= 7

@@ -323,3 +323,11 @@ def test_an_interval_of_an_accuracy_ends_at_nothing_and_at_all() -> None:
     drawn = artists(comparison_figure(wide, metrics=("accuracy",)), "interval")
     assert drawn
     assert {(min(line.get_ydata()), max(line.get_ydata())) for line in drawn} == {(0, 100)}
+
+
+def test_an_interval_of_an_accuracy_over_rates_ends_there_too() -> None:
+    means = summary(grid(**SMALL), "accuracy")
+    wide = [{**row, "low": -0.5, "high": 1.2} for row in means]
+    drawn = artists(FIGURES["sensitivity"](wide), "interval")
+    assert drawn
+    assert {(min(line.get_ydata()), max(line.get_ydata())) for line in drawn} == {(0, 100)}
