@@ -6,7 +6,7 @@ parameters, so that the derivatives by its scale and shift stay right.
 
 from __future__ import annotations
 
-import weakref
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -164,7 +164,6 @@ class _Folded:
 
     def __init__(self, conv: Any, norm: Any) -> None:
         self._conv, self._norm = conv, norm
-        self._last: Callable[[], Tensor | None] = lambda: None
 
     def convolution(self, x: Tensor) -> Tensor:
         conv = self._conv
@@ -176,15 +175,48 @@ class _Folded:
         geometry = conv.stride, conv.padding, conv.dilation, conv.groups
         y = convolution(x[None] if single else x, weight, bias, *geometry, scale=scale)
         y = y[0] if single else y
-        self._last = weakref.ref(y)
-        return y
+        return y if self._norm is None else _Awaited.of(y, self)
 
     def identity(self, x: Tensor) -> Tensor:
-        if self._last() is not x:
+        if not isinstance(x, _Awaited) or x.call is not self:
             raise OtherOrderError(
                 "A BatchNorm no longer follows the convolution it followed before."
             )
-        return x
+        return x.value
+
+
+class _Awaited(Tensor):
+    """What a folded convolution gives: nothing but its BatchNorm, which gets ``value``, reads it.
+
+    A branch that was not taken when the modules were recorded might: it would get other numbers.
+    """
+
+    value: Tensor
+    call: _Folded
+
+    @classmethod
+    def of(cls, value: Tensor, call: _Folded) -> _Awaited:
+        blank = torch.full((), math.nan, dtype=value.dtype, device=value.device)
+        y = blank.expand(value.shape).as_subclass(cls)
+        y.value, y.call = value, call
+        return y
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _NOT_ITS_NUMBERS and isinstance(args[0], _Awaited):
+            return func(args[0].value, *args[1:], **kwargs or {})
+        raise OtherOrderError(
+            "A convolution's output is read by something that didn't read it before."
+        )
+
+
+_ATTRIBUTES = ("shape", "dtype", "device", "ndim", "is_cuda", "requires_grad")
+_NOT_ITS_NUMBERS = {
+    *(getattr(Tensor, name).__get__ for name in _ATTRIBUTES),
+    *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point),
+}
 
 
 def _folded(bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:

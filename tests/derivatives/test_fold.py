@@ -135,6 +135,33 @@ def test_a_batch_norm_called_on_something_else_is_noticed() -> None:
         model[1](X)
 
 
+class Rarely(Gated):
+    """Which reads it so once it is told to."""
+
+    told = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.told else self.norm(self.conv(x))
+
+
+@pytest.mark.parametrize("when", ["before", "after", "detached", "view"])
+def test_a_reading_that_was_not_there_before_is_noticed(when: str) -> None:
+    model = Rarely(when).eval()
+    folding = recorded(model, lambda: model(X))
+    assert folding.folded == 1
+    model.told = True
+    with folding.applied(), pytest.raises(OtherOrderError, match="didn't read it before"):
+        model(X)
+
+
+def test_shape_and_dtype_may_be_looked_at_before_the_batch_norm() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).eval()
+    with recorded(model, lambda: model(X)).applied():
+        y = model[0](X)
+        assert (*y.shape, y.dim(), y.dtype, y.requires_grad) == (3, 3, 4, 4, 4, X.dtype, True)
+        assert type(model[1](y)) is Tensor
+
+
 def test_a_single_example_without_its_dimension() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 3)).eval()
     expected = model(X[0])

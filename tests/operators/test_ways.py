@@ -82,6 +82,18 @@ class Flagged(Network):
         return self.last(z.mean((2, 3)))
 
 
+class FlaggedWithoutWeights(Network):
+    """In which they are read by nothing that has parameters, so that nobody looks for them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        z = self.norm_a(y).tanh()
+        flagged = x[:, 0, 0, 0] > 2
+        if flagged.any():
+            z = z + flagged[:, None, None, None] * y.sin()
+        return self.last(z.mean((2, 3)))
+
+
 class Forked(Network):
     """Whose BatchNorm follows one convolution or the other, by the images' size."""
 
@@ -171,6 +183,18 @@ def test_an_output_that_later_examples_read_twice_is_not_folded() -> None:
     torch.testing.assert_close(H @ v, plain @ v, rtol=1e-10, atol=1e-12)
     assert "own convolutions" in H.method
     assert "folded" not in H.method
+
+
+def test_a_rare_branch_that_was_not_seen_is_noticed_as_it_is_taken() -> None:
+    X_flagged = torch.cat([X.clamp(max=1)] * 8)
+    X_flagged[-3:, 0, 0, 0] = 3
+    data = (X_flagged, torch.cat([Y] * 8))
+    model = build(FlaggedWithoutWeights)
+    H, plain = (hessian(model, "cross_entropy", data, plain=p) for p in (False, True))
+    v = torch.randn(H.size, generator=seeded(2), dtype=f64)
+    assert H.choose_way().folding.folded == 1
+    torch.testing.assert_close(H @ v, plain @ v, rtol=1e-10, atol=1e-12)
+    assert H.method == "double backward"
 
 
 def test_a_batch_norm_behind_either_of_two_convolutions_is_not_folded() -> None:
