@@ -19,7 +19,13 @@ from curvature.empirical_risk.model import subject
 from curvature.empirical_risk.nested import digest, moved, part_of, rows_of
 from curvature.empirical_risk.outputs import as_returned, call_model, logits_in, logits_of
 from curvature.empirical_risk.reach import Representatives, representatives
-from curvature.empirical_risk.survey import Survey, go_over_all
+from curvature.empirical_risk.survey import (
+    Outputs,
+    Survey,
+    go_over_all,
+    is_attached,
+    refuse_infinite,
+)
 from curvature.empirical_risk.whole import WholeLoss, examples_of, named_whole
 from curvature.losses import Loss, as_loss, whole_loss
 
@@ -69,6 +75,7 @@ class EmpiricalRisk:
         self._inside = False  # of ``evaluating``
         self._surveyed: Survey | None = None
         self._surveyed_at: list[int] = []
+        self._begun_at: list[int] = []
         self._representatives: tuple[list[int], Representatives] | None = None
         self._leaves = list(self.params.values())
         self.device = self._leaves[0].device
@@ -122,16 +129,44 @@ class EmpiricalRisk:
                 isn't a mean over examples.
             FloatingPointError: if the loss is not finite.
         """
-        found = self.seen
-        if found is None:
-            found = self._surveyed = go_over_all(self)
-            self._surveyed_at = self.versions()
+        return self.seen or self._go_over_all()
+
+    def begin(self) -> bool:
+        """Refuse what the survey does, as far as a few examples show it.
+
+        Returns whether the survey may wait: not so where these don't depend on the parameters.
+        """
+        if self._begun_at == self.versions():
+            return True
+        batch, attached = next(iter(self.batches)), False
+        with self.evaluating(), torch.set_grad_enabled(self.loss is None):
+            self.check(batch)
+            if self.loss is not None:
+                refuse_infinite(float(self.sum_and_weight(self.few(batch))[0]))
+                attached = is_attached(self, batch)
+        if attached:
+            self._begun_at = self.versions()
+        return attached
+
+    def learn(self, outputs: Outputs) -> None:
+        """Make the survey of outputs that somebody saw, if there is none yet."""
+        if self._surveyed is None:
+            self._go_over_all(outputs)
+
+    def _go_over_all(self, outputs: Outputs | None = None) -> Survey:
+        attached = self.begin()
+        found = self._surveyed = go_over_all(self, attached=attached, outputs=outputs)
+        self._surveyed_at = self.versions()
         return found
 
     @property
     def seen(self) -> Survey | None:
         """The survey, if there was one at these weights."""
         return self._surveyed if self.versions() == self._surveyed_at else None
+
+    def survey_once(self) -> Survey:
+        """The survey at these weights or earlier ones, on which Σω doesn't depend."""
+        return self._surveyed or self.survey
 
     @property
     def given_loss(self) -> Any:
@@ -146,8 +181,7 @@ class EmpiricalRisk:
     @property
     def scale(self) -> float:
         """The factor of a sum over examples: 1/Σω, or 1 where the loss is a sum."""
-        # Σω doesn't depend on the parameters, so no new survey where they have changed
-        return 1.0 if self.reduction == "sum" else 1.0 / (self._surveyed or self.survey).weight
+        return 1.0 if self.reduction == "sum" else 1.0 / self.survey_once().weight
 
     @property
     def value(self) -> float:
@@ -270,12 +304,12 @@ class EmpiricalRisk:
         """How many a batch holds; 0 where that isn't known."""
         return examples_of(batch) if self.loss is None else examples(batch)
 
-    def sum_and_weight(self, part: Any) -> tuple[Tensor, Tensor, Any]:
+    def sum_and_weight(self, part: Any, predictions: Any = None) -> tuple[Tensor, Tensor, Any]:
         """Σ_i ω_i ℓ_i, Σ_i ω_i and predictions of a micro-batch; refuses what doesn't add up."""
         if self.loss is None:
             self._whole_loss.check_sum(self.model, part)
             return *self._whole_loss.sum_and_weight(self.model, part), None
-        found = self.predictions(part)
+        found = self.predictions(part) if predictions is None else predictions
         check_sum(self.loss, found, part[1])
         return self.loss.sum(found, part[1]), self.loss.weight(found, part[1]), found
 

@@ -52,6 +52,7 @@ def bound_micro_batch(risk: EmpiricalRisk, most: int) -> bool:
     if risk.loss is None or risk.mode == "train" or not can_be_cut(batch):
         return False
     before = risk.micro_batch
+    risk.survey_once()  # with as many as so far
     try:
         with risk.evaluating():  # a single batch needn't have been one that can be cut
             check_independent(risk.model, risk.few(batch), risk.pick)

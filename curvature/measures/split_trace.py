@@ -216,6 +216,8 @@ def _prepared(
     G = R = None
     if A.kind != "functional_hessian":
         G = GaussNewtonTrace(risk, generator, exact=exact, scaled=scaled)
+    else:
+        risk.survey_once()  # which G makes on its way
     if curved:
         by_units = size <= most_units
         R = FunctionalTrace(risk, generator, curved, scaled=scaled, blocks=blocks, exact=by_units)

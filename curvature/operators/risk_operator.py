@@ -154,12 +154,13 @@ class RiskOperator(LinearOperator):
         ``give_up`` frees what is kept and keeps no more; False where that is nothing.
         """
         v = v.detach()
+        self.risk.survey_once()  # its refusals come before any product
         self.choose_way()
         with self.risk.evaluating():
             while (total := self._attempt(products, v, give_up)) is None:
                 pass
         self.method = self.differences.description if self.differences else self.choose_way().name
-        return total.add_(v, alpha=diagonal)
+        return total.mul_(self.risk.scale).add_(v, alpha=diagonal)
 
     def _attempt(
         self, products: _Products, v: Tensor, give_up: Callable[[], bool]
@@ -186,7 +187,7 @@ class RiskOperator(LinearOperator):
                 flat = self.risk.flatten(each)
                 total = flat if total is None else total.add_(flat)
         assert total is not None
-        return total.mul_(self.risk.scale)
+        return total
 
     def _each(self, parts: Callable[[], Iterator[Any]], v: list[Tensor]) -> Iterator[list[Tensor]]:
         if self.differences is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curvature import EmpiricalRisk, hessian
+from curvature import EmpiricalRisk, eigmax, hessian, trace
 from curvature.empirical_risk import survey
 from curvature.measures.performance import Performance, performance
 from tests.conftest import seeded
@@ -78,6 +79,47 @@ def test_the_survey_saves_another_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (passed, passed_again) == (0, len(X))
 
 
+BATCHES = [(X[:4], Y[:4]), (X[4:], Y[4:])]
+
+
+def test_a_trace_makes_the_survey_of_what_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    def traced(*, before: bool) -> tuple[EmpiricalRisk, int]:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = Counting(4, 3)
+        risk = hessian(model, "cross_entropy", BATCHES).risk
+        assert risk.seen is None
+        model.seen = 0
+        if before:
+            risk.survey_once()
+        trace(hessian(risk))
+        return risk, model.seen
+
+    risk, passed = traced(before=False)
+    expected, passed_before = traced(before=True)
+    assert passed == passed_before - len(X)
+    assert risk.seen == expected.seen
+    assert risk.seen is not None
+    assert risk.seen.outputs is not None
+    assert [len(f) for f in risk.seen.outputs] == [4, 2]
+    torch.testing.assert_close(torch.cat(risk.seen.outputs), risk.model(X).detach())
+    monkeypatch.setattr(survey, "KEPT", 3 * len(X) - 1)
+    assert traced(before=False)[1] == passed_before
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("use", [trace, lambda H: H @ torch.ones(H.size), eigmax])
+def test_what_the_first_examples_do_not_show_is_refused_at_the_first_use(
+    use: Any, reduction: Any
+) -> None:
+    x = torch.cat([X] * 4)
+    x[-1] = math.inf
+    loss = nn.CrossEntropyLoss(reduction=reduction)
+    H = hessian(nn.Linear(4, 3), loss, (x, torch.cat([Y] * 4)), batch_size=10)
+    with pytest.raises(FloatingPointError, match="the run diverged"):
+        use(H)
+
+
 def test_what_is_kept_holds_on_to_nothing_larger() -> None:
     class Part(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
@@ -90,15 +132,25 @@ def test_what_is_kept_holds_on_to_nothing_larger() -> None:
 
 
 def test_outputs_of_several_shapes_are_not_kept() -> None:
-    outputs = survey._Outputs()
+    outputs = survey.Outputs()
     for columns in (3, 2):
         outputs.add(torch.zeros(4, columns), 4)
-    outputs.end_batch()
-    assert outputs.all is None
+    assert outputs.take(8) is None
+
+
+def test_what_was_seen_is_given_in_batches_of_any_size() -> None:
+    rows = torch.arange(20.0).view(10, 2)
+    outputs = survey.Outputs()
+    for piece in rows.split([4, 1, 5]):
+        outputs.add(piece, len(piece))
+    assert torch.equal(torch.cat([outputs.take(n) for n in (1, 2, 3, 4)]), rows)
+    assert outputs.take(1) is None
 
 
 def test_new_statistics_of_batch_norm_are_noticed() -> None:
-    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
     risk = EmpiricalRisk(model, "cross_entropy", [(X, Y)])
     before = risk.value
     model.train()(10 * X + 5)  # as when they are estimated anew for an average of weights
