@@ -188,17 +188,15 @@ class GaussNewtonTrace:
 
     def _joined(self, units: Iterable[_Unit]) -> Iterator[tuple[Any, list[_Unit]]]:
         """As many of them as are visited at once, and their examples."""
+        if self.rest:  # one by one
+            return ((self.risk.rows(unit.batch, unit.rows), [unit]) for unit in units)
         pieces = ((unit.batch, unit.rows, unit) for unit in units)
-        # memory may run out on the way; a unit that has no rule is visited by itself
-        return rows_of_batches(
-            self.risk, pieces, lambda: 0 if self.rest else self._examples_at_once
-        )
+        # asked each time, for memory may run out on the way
+        return rows_of_batches(self.risk, pieces, lambda: self._examples_at_once)
 
     @property
     def _examples_at_once(self) -> int:
-        """A unit that has no rule is one forward pass, whatever the micro-batch."""
-        if self.rest:
-            return self._together
+        """Where all have a rule; a unit that has none is one forward pass, whatever there is."""
         return min(_AT_ONCE, self._largest, self.risk.micro_batch or self._largest)
 
     def _visit_all(self, part: Any, units: list[_Unit]) -> tuple[Tensor, Tensor, Tensor]:
@@ -209,7 +207,7 @@ class GaussNewtonTrace:
             if len(units) == 1 or not is_out_of_memory(error):
                 raise
         middle = len(units) // 2
-        if self._examples_at_once > middle * self._together:
+        if self._examples_at_once > middle:
             halve_micro_batch(self.risk, self._examples_at_once)
         halves = units[:middle], units[middle:]
         return _in_turn(self._visit_all(*one) for half in halves for one in self._joined(half))
