@@ -7,8 +7,9 @@ no gradient there; by that it is told, and examples are looked for that take it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,15 @@ _AT_ONCE = 4  # not by the micro-batch, of which no number depends
 
 
 @dataclass(frozen=True)
+class Piece(Generic[Tag]):
+    """Chosen rows of a batch, or all of one that can't be cut, and what is to be known of them."""
+
+    batch: Any
+    rows: list[int] | None
+    tag: Tag
+
+
+@dataclass(frozen=True)
 class Representatives:
     """Small batches, and the parameters in the graph that yet have no gradient on any example."""
 
@@ -44,14 +54,11 @@ def spread(risk: EmpiricalRisk, count: int, at_once: int) -> list[Any]:
 
     Of batches that can't be cut, four are taken whole at the most.
     """
-    return [
-        part for part, _ in rows_of_batches(risk, _spaced(risk, count, at_once), lambda: at_once)
-    ]
+    pieces = _spaced(risk, count, at_once)
+    return [part for part, _ in rows_of_batches(risk, pieces, lambda: at_once)]
 
 
-def _spaced(
-    risk: EmpiricalRisk, count: int, at_once: int
-) -> Iterator[tuple[Any, list[int] | None, None]]:
+def _spaced(risk: EmpiricalRisk, count: int, at_once: int) -> Iterator[Piece[None]]:
     total = len(risk.batches)
     number = min(total, count)
     at = {(2 * k + 1) * total // (2 * number): k for k in range(number)}
@@ -60,28 +67,26 @@ def _spaced(
             continue
         if not can_be_cut(batch):
             if at[index] % -(-number // 4) == 0:
-                yield batch, None, None
+                yield Piece(batch, None, None)
             continue
         n = examples(batch)
         share = min(n, count // number)
         rows = [int((j + (at[index] + 0.5) / number) * n / share) for j in range(share)]
         pieces = -(-share // at_once)
         for i in range(pieces):
-            yield batch, rows[i::pieces], None
+            yield Piece(batch, rows[i::pieces], None)
 
 
 def rows_of_batches(
-    risk: EmpiricalRisk,
-    pieces: Iterable[tuple[Any, list[int] | None, Tag]],
-    at_once: Callable[[], int],
-) -> Iterator[tuple[Any, list[Tag]]]:
-    """Chosen rows of batches, in order, on the model's device, and the tags of what is in each.
+    risk: EmpiricalRisk, pieces: Iterable[Piece[Tag]], at_once: Callable[[], int]
+) -> Iterator[tuple[Any, list[Piece[Tag]]]]:
+    """The rows that ``pieces`` choose, in order, on the model's device, and these pieces.
 
-    Several are joined to up to ``at_once()`` examples where shapes allow, which is asked for each;
-    None stands for all rows of a batch that can't be cut.
+    Several are joined to up to ``at_once()`` examples where shapes allow, which is asked for each.
+    What is joined is cut from that from now on, so that no batch outlives its turn.
     """
     held: Any = None
-    tags: list[Tag] = []
+    of_held: list[Piece[Tag]] = []
     by_rows = False  # whether all that is held is examples
     for batch, rows, own in _of_one_batch(pieces, at_once):
         if rows is None:
@@ -92,31 +97,41 @@ def rows_of_batches(
             alike = leading_dimensions(batch) == {n} and (n > 1 or len(shapes_in(batch)) == 2)
         fits = alike and by_rows and examples(held) + len(rows or ()) <= at_once()
         one = rows_joined(held, part) if fits else None
-        if one is None and tags:
-            yield held, tags
-            tags = []
-        held, by_rows, tags = part if one is None else one, alike, tags + own
-    if tags:
-        yield held, tags
+        if one is None and of_held:
+            yield held, _cut_from(held, of_held) if by_rows else of_held
+            of_held = []
+        held, by_rows = part if one is None else one, alike
+        of_held += [replace(piece, batch=None) for piece in own] if alike else own
+    if of_held:
+        yield held, _cut_from(held, of_held) if by_rows else of_held
 
 
 def _of_one_batch(
-    pieces: Iterable[tuple[Any, list[int] | None, Tag]], at_once: Callable[[], int]
-) -> Iterator[tuple[Any, list[int] | None, list[Tag]]]:
-    """The same with what follows each other in one batch put together."""
-    held: Any = None
+    pieces: Iterable[Piece[Tag]], at_once: Callable[[], int]
+) -> Iterator[tuple[Any, list[int] | None, list[Piece[Tag]]]]:
+    """A batch, rows of it, and the pieces that they are: those that follow each other in it."""
+    own: list[Piece[Tag]] = []
     rows: list[int] | None = None
-    tags: list[Tag] = []
-    for batch, more, tag in pieces:
-        if rows and more and batch is held and len(rows) + len(more) <= at_once():
-            rows = rows + more
-            tags.append(tag)
+    for piece in pieces:
+        follows = own and piece.batch is own[0].batch
+        if follows and rows and piece.rows and len(rows) + len(piece.rows) <= at_once():
+            rows = rows + piece.rows
+            own.append(piece)
             continue
-        if tags:
-            yield held, rows, tags
-        held, rows, tags = batch, more, [tag]
-    if tags:
-        yield held, rows, tags
+        if own:
+            yield own[0].batch, rows, own
+        own, rows = [piece], piece.rows
+    if own:
+        yield own[0].batch, rows, own
+
+
+def _cut_from(part: Any, pieces: list[Piece[Tag]]) -> list[Piece[Tag]]:
+    """The same pieces of the part that they make together."""
+    ends = accumulate(len(piece.rows or ()) for piece in pieces)
+    return [
+        Piece(part, list(range(end - len(piece.rows or ()), end)), piece.tag)
+        for piece, end in zip(pieces, ends, strict=True)
+    ]
 
 
 def representatives(risk: EmpiricalRisk) -> Representatives:

@@ -6,7 +6,6 @@ tr(J_iᵀΛ_iJ_i) = E‖J_iᵀS_iε‖² for random signs ε: squared norms of p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from curvature.derivatives.memory import is_out_of_memory
 from curvature.derivatives.per_example import Recording, distrusted, record
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
-from curvature.empirical_risk.reach import rows_of_batches, spread
+from curvature.empirical_risk.reach import Piece, rows_of_batches, spread
 from curvature.empirical_risk.shortage import halve_micro_batch, within_memory
 from curvature.empirical_risk.survey import Outputs, refuse_infinite
 from curvature.measures.draws import Draws
@@ -32,11 +31,7 @@ _AGAIN = 32  # second draws there must be at least
 _REPEATS = 8  # of them, each weighed by its unit's size
 
 
-@dataclass(frozen=True)
-class _Unit:
-    number: int
-    batch: Any
-    rows: list[int]
+_Unit = Piece[int]  # with its number
 
 
 class GaussNewtonTrace:
@@ -173,7 +168,7 @@ class GaussNewtonTrace:
         with self.risk.evaluating():
             for part, units in self._joined(self._chosen(wanted)):
                 values, size, outputs = self._visit_all(part, units)
-                numbers = torch.tensor([unit.number for unit in units])
+                numbers = torch.tensor([unit.tag for unit in units])
                 for draws, columns in zip(self.draws, values, strict=True):
                     draws.add(numbers, columns)
                 if tell is not None:
@@ -184,15 +179,18 @@ class GaussNewtonTrace:
         for batch, units in zip(self.risk.batches, self._units, strict=True):
             for rows, (number, is_wanted) in zip(units, asked, strict=False):
                 if is_wanted:
-                    yield _Unit(number, batch, rows)
+                    yield Piece(batch, rows, number)
 
     def _joined(self, units: Iterable[_Unit]) -> Iterator[tuple[Any, list[_Unit]]]:
         """As many of them as are visited at once, and their examples."""
         if self.rest:  # one by one
-            return ((self.risk.rows(unit.batch, unit.rows), [unit]) for unit in units)
-        pieces = ((unit.batch, unit.rows, unit) for unit in units)
+            return ((self._rows(unit), [unit]) for unit in units)
         # asked each time, for memory may run out on the way
-        return rows_of_batches(self.risk, pieces, lambda: self._examples_at_once)
+        return rows_of_batches(self.risk, units, lambda: self._examples_at_once)
+
+    def _rows(self, unit: _Unit) -> Any:
+        assert unit.rows is not None
+        return self.risk.rows(unit.batch, unit.rows)
 
     @property
     def _examples_at_once(self) -> int:
@@ -235,7 +233,7 @@ class GaussNewtonTrace:
             )
         if recording.rest and self._together == 1 and len(units) > 1:
             return _in_turn(
-                self._visit(self.risk.rows(unit.batch, unit.rows), [unit], own[None])
+                self._visit(self._rows(unit), [unit], own[None])
                 for unit, own in zip(units, signs, strict=True)
             )
         total = torch.zeros(len(self.draws), len(units), len(self._names), dtype=torch.float64)

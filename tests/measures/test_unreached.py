@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -261,6 +262,35 @@ def test_second_draws_of_few_examples_of_many_batches_are_made_together() -> Non
     assert max(again) == 12
     assert sum(again) == int((G.draws[0].counts - 1).sum())
     assert len(again) <= sum(again) / 12 * 1.5
+
+
+def test_no_batch_of_a_lazy_loader_outlives_its_turn() -> None:
+    class Inputs(Tensor):
+        """Made anew each time, as a loader's."""
+
+    alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
+    most = [0]
+
+    class Lazy:
+        def __len__(self) -> int:
+            return 40
+
+        def __iter__(self) -> Iterator[Any]:
+            for i in range(40):
+                x = randn(12, 6, seed=i).as_subclass(Inputs)
+                alive.add(x)
+                yield x, labels(12, classes=3, seed=i)
+
+    class Watching(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            most[0] = max(most[0], len(alive))
+            out: Tensor = super().forward(x.as_subclass(Tensor))
+            return out
+
+    model = Watching(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    found = trace(hessian(model, "cross_entropy", Lazy()), rtol=1e-9, max_passes=3)
+    assert found.passes > 2
+    assert most[0] <= 2  # the one that is being read, and the one before it
 
 
 def test_what_does_not_fit_in_memory_is_tried_a_few_times_and_batches_are_counted_once() -> None:
