@@ -46,7 +46,7 @@ class _Known:
 CHECKPOINTS = {
     "resnet20": _Known("ResNet-20, PyHessian's checkpoint", 2048, "resnet20:shortcut=B"),
     "vgg19": _Known("VGG-19, width 1/8", 2048),
-    "vit": _Known("ViT of the study's shape, width 64, depth 4", 2048, smooth=True),
+    "vit": _Known("ViT of the study's shape, width 64, MLP 128, depth 4", 2048, smooth=True),
 }
 DIGITS = "digits"
 
