@@ -89,6 +89,7 @@ class _Asked:
 
     def __init__(self, risk: EmpiricalRisk, generator: torch.Generator) -> None:
         self._risk = risk
+        risk.survey  # noqa: B018 (PyHessian refuses nothing)
         self._generator = generator
         self._stack = ExitStack()
         with risk.evaluating():

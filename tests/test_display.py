@@ -93,11 +93,13 @@ def test_the_operator_says_what_it_is_the_hessian_of() -> None:
     assert repr(H) == (
         "Hessian H, 43 × 43: Sequential, cross_entropy over 7 examples in 1 batch, float32 on cpu"
     )
+    assert "L(w)" not in H._repr_html_()  # which would take a pass
+    value = H.risk.value
     table = ElementTree.fromstring(H._repr_html_())
     cells = {row[0].text: row[1].text for row in table.iter("tr")}
     assert cells["matrix"] == "43 × 43"
     assert cells["weight decay counted in"] == "0.1"
-    assert float(cells["L(w)"] or 0) == pytest.approx(H.risk.value, rel=1e-5)
+    assert float(cells["L(w)"] or 0) == pytest.approx(value, rel=1e-5)
     assert repr(H.risk).startswith("EmpiricalRisk, 43 parameters: Sequential")
     assert repr(curvature.ggn(H.risk)).startswith("Gauss–Newton matrix G, 43 × 43")
 
@@ -111,7 +113,7 @@ def test_a_loss_of_ones_own_is_named_and_nothing_is_computed_to_say_so() -> None
 
     model = nn.Linear(4, 3).double()
     risk = curvature.EmpiricalRisk(model, my_loss, [(VECTORS, Y)])
-    assert "Linear, my_loss(model, batch) over 1 batch" in repr(risk)
+    assert "Linear, my_loss(model, batch) over 7 examples in 1 batch" in repr(risk)
     assert "<td" in risk._repr_html_()
     assert not calls
 

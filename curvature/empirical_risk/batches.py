@@ -36,6 +36,11 @@ class Batches:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def in_memory(self) -> bool:
+        """To go over them costs nothing."""
+        return isinstance(self._source, (list, tuple))
+
     def __iter__(self) -> Iterator[Any]:
         index = -1
         for index, found in enumerate(self._fresh()):

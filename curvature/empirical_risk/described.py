@@ -16,11 +16,14 @@ def described(risk: EmpiricalRisk, survey: Survey | None) -> dict[str, str]:
     whole = getattr(risk.given_loss, "__name__", type(risk.given_loss).__name__)
     batches = len(risk.batches)
     data = f"{batches} batch{'es' if batches != 1 else ''}"
+    examples = survey.examples if survey else 0
+    if not survey and risk.batches.in_memory:
+        examples = sum(map(risk.examples_in, risk.batches))
     about = {
         "model": type(risk.model).__name__,
         "parameters": f"{risk.size:,} in {len(risk.params)} tensors",
         "loss": risk.loss.name if risk.loss else f"{whole}(model, batch)",
-        "data": f"{survey.examples:,} examples in {data}" if survey else data,
+        "data": f"{examples:,} examples in {data}" if examples else data,
         "reduction": risk.reduction,
         "mode": risk.mode,
         "dtype": str(risk.dtype).removeprefix("torch."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -19,13 +20,7 @@ from curvature.empirical_risk.model import subject
 from curvature.empirical_risk.nested import digest, moved, part_of, rows_of
 from curvature.empirical_risk.outputs import as_returned, call_model, logits_in, logits_of
 from curvature.empirical_risk.reach import Representatives, representatives
-from curvature.empirical_risk.survey import (
-    Outputs,
-    Survey,
-    go_over_all,
-    is_attached,
-    refuse_infinite,
-)
+from curvature.empirical_risk.survey import Survey, Tally, go_over_all, is_attached
 from curvature.empirical_risk.whole import WholeLoss, examples_of, named_whole
 from curvature.losses import Loss, as_loss, whole_loss
 
@@ -76,6 +71,7 @@ class EmpiricalRisk:
         self._surveyed: Survey | None = None
         self._surveyed_at: list[int] = []
         self._begun_at: list[int] = []
+        self._weight: float | None = None
         self._representatives: tuple[list[int], Representatives] | None = None
         self._leaves = list(self.params.values())
         self.device = self._leaves[0].device
@@ -129,44 +125,48 @@ class EmpiricalRisk:
                 isn't a mean over examples.
             FloatingPointError: if the loss is not finite.
         """
-        return self.seen or self._go_over_all()
+        found = self.seen
+        if found is None:
+            attached = self.begin()
+            found = self._surveyed = go_over_all(self, attached=attached)
+            self._surveyed_at, self._weight = self.versions(), found.weight
+        return found
 
     def begin(self) -> bool:
-        """Refuse what the survey does, as far as a few examples show it.
+        """Refuse what a few examples show to be wrong; what an earlier survey told is forgotten.
 
-        Returns whether the survey may wait: not so where these don't depend on the parameters.
+        Returns whether the rest may wait for `weight`: not where these few don't show that the
+        loss is finite and depends on the parameters, be it only for being padding.
         """
         if self._begun_at == self.versions():
             return True
-        batch, attached = next(iter(self.batches)), False
+        batch, as_usual = next(iter(self.batches)), False
         with self.evaluating(), torch.set_grad_enabled(self.loss is None):
             self.check(batch)
             if self.loss is not None:
-                refuse_infinite(float(self.sum_and_weight(self.few(batch))[0]))
-                attached = is_attached(self, batch)
-        if attached:
-            self._begun_at = self.versions()
-        return attached
+                loss_sum, weight, _ = self.sum_and_weight(self.few(batch))
+                counts = math.isfinite(float(loss_sum)) and float(weight) > 0
+                as_usual = counts and can_be_cut(batch) and is_attached(self, batch)
+        if as_usual:
+            self._begun_at, self._weight = self.versions(), None
+        return as_usual
 
-    def learn(self, outputs: Outputs) -> None:
-        """Make the survey of outputs that somebody saw, if there is none yet."""
-        if self._surveyed is None:
-            self._go_over_all(outputs)
+    @property
+    def weight(self) -> float:
+        """Σω; makes the survey, with its refusals, unless it or `accept` has told since `begin`."""
+        if self._weight is None:
+            self._weight = self.survey.weight
+        return self._weight
 
-    def _go_over_all(self, outputs: Outputs | None = None) -> Survey:
-        attached = self.begin()
-        found = self._surveyed = go_over_all(self, attached=attached, outputs=outputs)
-        self._surveyed_at = self.versions()
-        return found
+    def accept(self, tally: Tally) -> None:
+        """Σω, and the survey's refusals, from who saw the outputs of all examples."""
+        tally.loss(self.reduction)
+        self._weight = tally.weight
 
     @property
     def seen(self) -> Survey | None:
         """The survey, if there was one at these weights."""
         return self._surveyed if self.versions() == self._surveyed_at else None
-
-    def survey_once(self) -> Survey:
-        """The survey at these weights or earlier ones, on which Σω doesn't depend."""
-        return self._surveyed or self.survey
 
     @property
     def given_loss(self) -> Any:
@@ -181,7 +181,8 @@ class EmpiricalRisk:
     @property
     def scale(self) -> float:
         """The factor of a sum over examples: 1/Σω, or 1 where the loss is a sum."""
-        return 1.0 if self.reduction == "sum" else 1.0 / self.survey_once().weight
+        weight = self.weight
+        return 1.0 if self.reduction == "sum" else 1.0 / weight
 
     @property
     def value(self) -> float:
@@ -190,11 +191,12 @@ class EmpiricalRisk:
 
     def gradient(self) -> Tensor:
         """∇L(w), (n,)."""
+        scale = self.scale  # after the survey's refusals
         with self.evaluating():
             total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
             for part in self.all_parts():
                 total += self.flatten(gradient(self.loss_sum(part), self._leaves))
-            return total * self.scale
+            return total * scale
 
     def weights(self) -> Tensor:
         """w, (n,): a copy."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from curvature.derivatives.memory import is_out_of_memory
 from curvature.empirical_risk.batches import can_be_cut
@@ -51,13 +52,12 @@ def bound_micro_batch(risk: EmpiricalRisk, most: int) -> bool:
     batch = next(iter(risk.batches))
     if risk.loss is None or risk.mode == "train" or not can_be_cut(batch):
         return False
-    before = risk.micro_batch
-    risk.survey_once()  # with as many as so far
+    before, as_a_whole = risk.micro_batch, risk.survey.outputs
     try:
         with risk.evaluating():  # a single batch needn't have been one that can be cut
             check_independent(risk.model, risk.few(batch), risk.pick)
             risk.micro_batch = min(most, risk.largest_part)
-            alike = _gives_as_before(risk)
+            alike = as_a_whole is None or _gives(risk, as_a_whole)
     except ValueError:
         alike = False
     if not alike:
@@ -65,15 +65,12 @@ def bound_micro_batch(risk: EmpiricalRisk, most: int) -> bool:
     return alike
 
 
-def _gives_as_before(risk: EmpiricalRisk) -> bool:
-    """Whether all batches' parts give the outputs that the survey has kept; True if it kept none.
+def _gives(risk: EmpiricalRisk, as_a_whole: Sequence[Tensor]) -> bool:
+    """Whether the parts of all batches give these outputs of the batches.
 
     An example's outputs may hang on its batch, as where sequences are cut to the longest.
     """
-    seen = risk.seen.outputs if risk.seen else None
-    if seen is None:
-        return True
-    for batch, outputs in zip(risk.batches, seen, strict=True):
+    for batch, outputs in zip(risk.batches, as_a_whole, strict=True):
         with torch.no_grad():
             parts = [logits_in(risk.predictions(part)) for part in risk.parts(batch)]
         f = [part for part in parts if part is not None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,81 +33,78 @@ class Survey(Shown):
     outputs: tuple[Tensor, ...] | None = field(default=None, repr=False, compare=False)
 
 
-def go_over_all(
-    risk: EmpiricalRisk, *, attached: bool = False, outputs: Outputs | None = None
-) -> Survey:
-    """One pass over all batches; refuses what would make the numbers wrong.
+class Tally:
+    """Σ_i ω_i ℓ_i and Σ_i ω_i of the examples that were seen."""
 
-    A forward one, as far as the ``outputs`` aren't known. ``attached``: that the loss depends on
-    the parameters is known.
+    def __init__(self) -> None:
+        self._total = self.weight = 0.0
+
+    def add(self, loss_sum: Tensor, weight: Tensor) -> None:
+        """Those of some more."""
+        self._total += float(loss_sum.detach())
+        self.weight += float(weight)
+
+    def loss(self, reduction: str) -> float:
+        """L(w) of all of them; refuses none that counts, and a value that isn't finite."""
+        if not self.weight > 0:
+            raise ValueError("No example counts: the weights of all batches are zero.")
+        value = self._total if reduction == "sum" else self._total / self.weight
+        if not math.isfinite(value):
+            raise FloatingPointError(f"The loss is {value} at these weights: the run diverged.")
+        return value
+
+
+def go_over_all(risk: EmpiricalRisk, *, attached: bool) -> Survey:
+    """One forward pass over all batches; refuses what would make the numbers wrong.
+
+    ``attached``: it is known already that the loss depends on the parameters.
     """
-    total, weight, count = 0.0, 0.0, 0
-    kept, seen = list[Tensor | None](), Outputs()
+    tally, count, outputs = Tally(), 0, _Outputs()
     # a whole loss may differentiate by its inputs (physics-informed networks)
     with risk.evaluating(), torch.set_grad_enabled(risk.loss is None):
         for batch in risk.batches:
             attached = attached or (risk.loss is not None and is_attached(risk, batch))
-            size, first = risk.examples_in(batch), 0
-            known = outputs.take(size) if outputs else None
             for part in risk.parts(batch):
-                n = risk.examples_in(part)
-                f = None if known is None else known[first : first + n]
-                part_sum, part_weight, predictions = risk.sum_and_weight(part, f)
-                total += float(part_sum.detach())
-                weight += float(part_weight)
+                part_sum, part_weight, predictions = risk.sum_and_weight(part)
+                tally.add(part_sum, part_weight)
                 attached = attached or part_sum.requires_grad
-                first += n
-                if known is None:
-                    seen.add(logits_in(predictions), n)
-            count += size
-            kept.append(seen.take(size) if known is None else known)
-    if not weight > 0:
-        raise ValueError("No example counts: the weights of all batches are zero.")
-    if not attached:
+                n = risk.examples_in(part)
+                count += n
+                outputs.add(predictions, n)
+            outputs.end_batch()
+    if tally.weight > 0 and not attached:
         raise ValueError(
             "The loss doesn't depend on the parameters: `detach`, `no_grad`, `argmax` or NumPy "
             "stands between them, so all curvature would be zero. Take that out of the model or "
             "the loss."
         )
-    value = total if risk.reduction == "sum" else total / weight
-    refuse_infinite(value)
-    there = tuple(f for f in kept if f is not None)
-    return Survey(value, weight, count, there if len(there) == len(kept) else None)
+    return Survey(tally.loss(risk.reduction), tally.weight, count, outputs.all)
 
 
-def refuse_infinite(loss: float) -> None:
-    """A FloatingPointError if it is."""
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"The loss is {loss} at these weights: the run diverged.")
-
-
-class Outputs:
-    """Those of all examples in order, as they are seen; none any more where that is too much."""
+class _Outputs:
+    """What the survey has seen of the outputs; nothing any more where that is too much."""
 
     def __init__(self) -> None:
-        self._pieces: deque[Tensor] | None = deque()
+        self.all: tuple[Tensor, ...] | None = ()
+        self._parts: list[Tensor] = []
         self._left = KEPT
 
-    def add(self, f: Tensor | None, examples: int) -> None:
-        """The next examples' outputs, (examples, …)."""
-        self._left -= f.numel() if f is not None and f.ndim and len(f) == examples else KEPT + 1
-        if f is None or self._left < 0:
-            self._pieces = None
-        elif self._pieces is not None:
+    def add(self, predictions: Any, examples: int) -> None:
+        f = logits_in(predictions)
+        first = self._parts[0] if self._parts else f
+        if f is None or first is None or f.shape != (examples, *first.shape[1:]):
+            self._left = -1
+        else:
+            self._left -= f.numel()
             # a copy: the last of a sequence's logits, say, would hold on to all of them
-            self._pieces.append(f.detach().clone())
+            self._parts.append(f.detach().clone())
+        if self._left < 0:
+            self.all, self._parts = None, []
 
-    def take(self, examples: int) -> Tensor | None:
-        """Those of the next batch, (examples, …); None where they aren't known, or of one shape."""
-        found: list[Tensor] = []
-        while self._pieces and (lacking := examples - sum(map(len, found))):
-            piece = self._pieces.popleft()
-            found.append(piece[:lacking])
-            if len(piece) > lacking:
-                self._pieces.appendleft(piece[lacking:])
-        if len({f.shape[1:] for f in found}) != 1 or sum(map(len, found)) < examples:
-            return None
-        return found[0] if len(found) == 1 else torch.cat(found)
+    def end_batch(self) -> None:
+        if self.all is not None:
+            self.all += (self._parts[0] if len(self._parts) == 1 else torch.cat(self._parts),)
+            self._parts = []
 
 
 def is_attached(risk: EmpiricalRisk, batch: Any) -> bool:

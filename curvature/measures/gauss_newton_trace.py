@@ -17,7 +17,7 @@ from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
 from curvature.empirical_risk.reach import Piece, rows_of_batches, spread
 from curvature.empirical_risk.shortage import halve_micro_batch, within_memory
-from curvature.empirical_risk.survey import Outputs, refuse_infinite
+from curvature.empirical_risk.survey import Tally
 from curvature.measures.draws import Draws
 from curvature.measures.root_basis import RootBasis
 from curvature.measures.units import cut, sizes
@@ -67,6 +67,7 @@ class GaussNewtonTrace:
         self._units = cut(batches, self._together)
         count = sum(map(len, self._units))
         self.draws = [Draws(count, len(self._names), generator) for _ in range(1 + scaled)]
+        self._tally: Tally | None = None  # of the first pass
         self._least = max(_FIRST_BUDGET, _AGAIN / count)
 
     @property
@@ -138,14 +139,12 @@ class GaussNewtonTrace:
         """One draw for each unit the first time; then as many more as the budget adds."""
         draws = self.draws[0]
         if not draws.per_unit:
-            spread, outputs = torch.zeros(len(draws.share), dtype=torch.float64), Outputs()
-
-            def told(units: Tensor, sizes: Tensor, f: Tensor) -> None:
-                spread[units] = sizes
-                outputs.add(f, len(f))
-
-            self._draw(torch.ones_like(draws.counts), told)
-            self.risk.learn(outputs)
+            spread = torch.zeros(len(draws.share), dtype=torch.float64)
+            self._tally = None if self.risk.seen else Tally()
+            self._draw(torch.ones_like(draws.counts), lambda units, s: spread.__setitem__(units, s))
+            if self._tally is not None:
+                self.risk.accept(self._tally)
+                self._tally = None
             if self.exact:
                 return
             for each in self.draws:
@@ -156,23 +155,17 @@ class GaussNewtonTrace:
         for each in self.draws:
             each.budget = budget
         for number in range(int(missing.max())):
-            self._draw((missing > number).long())
+            self._draw((missing > number).long(), lambda units, s: None)
 
-    def _draw(
-        self, wanted: Tensor, tell: Callable[[Tensor, Tensor, Tensor], object] | None = None
-    ) -> None:
-        """A draw for every unit ``wanted``.
-
-        ``tell`` gets their numbers, each one's size of Λ, and the outputs of their examples.
-        """
+    def _draw(self, wanted: Tensor, tell: Callable[[Tensor, Tensor], object]) -> None:
+        """A draw for every unit ``wanted``; ``tell`` gets each unit's size of Λ."""
         with self.risk.evaluating():
             for part, units in self._joined(self._chosen(wanted)):
-                values, size, outputs = self._visit_all(part, units)
+                values, size = self._visit_all(part, units)
                 numbers = torch.tensor([unit.tag for unit in units])
                 for draws, columns in zip(self.draws, values, strict=True):
                     draws.add(numbers, columns)
-                if tell is not None:
-                    tell(numbers, size, outputs)
+                tell(numbers, size)
 
     def _chosen(self, wanted: Tensor) -> Iterator[_Unit]:
         asked = enumerate(wanted.tolist())
@@ -197,7 +190,7 @@ class GaussNewtonTrace:
         """Where all have a rule; a unit that has none is one forward pass, whatever there is."""
         return min(_AT_ONCE, self._largest, self.risk.micro_batch or self._largest)
 
-    def _visit_all(self, part: Any, units: list[_Unit]) -> tuple[Tensor, Tensor, Tensor]:
+    def _visit_all(self, part: Any, units: list[_Unit]) -> tuple[Tensor, Tensor]:
         """``_visit`` of these units; of half as many at a time where memory runs out."""
         try:
             return self._visit(part, units)
@@ -212,10 +205,10 @@ class GaussNewtonTrace:
 
     def _visit(
         self, part: Any, units: list[_Unit], signs: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """‖∂(v_iᵀf_i)/∂θ‖² (kinds, units, number of θ), each unit's ‖v‖² of other signs, and f.
+    ) -> tuple[Tensor, Tensor]:
+        """‖∂(v_iᵀf_i)/∂θ‖² (kinds, units, number of θ), and each unit's ‖v‖² of other signs.
 
-        The second is tr Λ_i in an eigenbasis, and independent of the draw in any.
+        The latter is tr Λ_i in an eigenbasis, and independent of the draw in any.
         """
         recording = record(
             self.risk.model,
@@ -226,7 +219,7 @@ class GaussNewtonTrace:
         )
         f = recording.outputs
         if not f.isfinite().all():
-            refuse_infinite(self.risk.value)
+            self.risk.survey  # noqa: B018 (which says what that means)
         if signs is None:
             signs = torch.randint(
                 2, (len(f), 2, *f.shape[1:]), generator=self._generator, dtype=torch.int8
@@ -240,12 +233,18 @@ class GaussNewtonTrace:
         if self._basis is None:
             for v in self._columns(f.detach(), part[1]):
                 total += self._squares(recording, v, len(units))
-            return total, torch.zeros(len(units), dtype=torch.float64), f.detach()
+            self._count(part, f)
+            return total, torch.zeros(len(units), dtype=torch.float64)
         signs = signs.transpose(0, 1).to(f) * 2 - 1
         v, other = self._basis.vectors(f.detach(), part[1], signs)
         total += self._squares(recording, v, len(units))
-        sizes = other.double().reshape(len(units), -1).square().sum(1).cpu()
-        return total, sizes, f.detach()
+        self._count(part, f)
+        return total, other.double().reshape(len(units), -1).square().sum(1).cpu()
+
+    def _count(self, part: Any, f: Tensor) -> None:
+        """Once for each example: where memory ran out on the way, this wasn't reached."""
+        if self._tally is not None:
+            self._tally.add(*self.risk.sum_and_weight(part, f.detach())[:2])
 
     def _columns(self, f: Tensor, targets: Any) -> Iterator[Tensor]:
         """S e_k for every k."""
@@ -285,9 +284,9 @@ class GaussNewtonTrace:
         return avoid, [name for name in self._names if name in avoid & used]
 
 
-def _in_turn(found: Iterable[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    values, sizes, outputs = zip(*found, strict=True)
-    return torch.cat(values, 1), torch.cat(sizes), torch.cat(outputs)
+def _in_turn(found: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    values, sizes = zip(*found, strict=True)
+    return torch.cat(values, 1), torch.cat(sizes)
 
 
 def _listed(names: list[str]) -> str:

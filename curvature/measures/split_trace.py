@@ -163,6 +163,11 @@ def split_trace(
         part.advance()
     while True:
         found = parts.estimate(rtol)
+        if not math.isfinite(found.value):
+            raise FloatingPointError(
+                f"The trace is {found.value} at these weights, though the loss is finite: squares "
+                f"overflow in {A.dtype}. Check the scale of the inputs, or use float64."
+            )
         if report is not None:
             report(found)
         both = [found, found.scale_invariant or found]
@@ -216,8 +221,6 @@ def _prepared(
     G = R = None
     if A.kind != "functional_hessian":
         G = GaussNewtonTrace(risk, generator, exact=exact, scaled=scaled)
-    else:
-        risk.survey_once()  # which G makes on its way
     if curved:
         by_units = size <= most_units
         R = FunctionalTrace(risk, generator, curved, scaled=scaled, blocks=blocks, exact=by_units)

@@ -95,7 +95,7 @@ def _operator(
         )
     operator = RiskOperator(risk, kind, diagonal=weight_decay, memory=memory, plain=plain)
     if risk.loss is None or not risk.begin():
-        risk.survey_once()  # which refuses what isn't seen on a few examples
+        risk.survey  # noqa: B018 (its refusals come before any product)
     _check_products(operator)
     return operator
 
@@ -111,7 +111,7 @@ def _risk(kind: Kind, model: Any, loss: Any, data: Any, options: dict[str, Any])
 
 
 def _by_differences(risk: EmpiricalRisk, weight_decay: float) -> RiskOperator:
-    risk.survey_once()  # its refusals come before any product
+    risk.survey  # noqa: B018 (its refusals come before any product)
     with risk.evaluating():
         part = risk.few(next(iter(risk.batches)))
         differences = Differences(risk, part)

@@ -154,13 +154,13 @@ class RiskOperator(LinearOperator):
         ``give_up`` frees what is kept and keeps no more; False where that is nothing.
         """
         v = v.detach()
-        self.risk.survey_once()  # its refusals come before any product
+        scale = self.risk.scale  # after the survey's refusals
         self.choose_way()
         with self.risk.evaluating():
             while (total := self._attempt(products, v, give_up)) is None:
                 pass
         self.method = self.differences.description if self.differences else self.choose_way().name
-        return total.mul_(self.risk.scale).add_(v, alpha=diagonal)
+        return total.mul_(scale).add_(v, alpha=diagonal)
 
     def _attempt(
         self, products: _Products, v: Tensor, give_up: Callable[[], bool]

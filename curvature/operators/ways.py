@@ -93,8 +93,8 @@ def _fastest_of(ways: list[Way], risk: EmpiricalRisk, kind: Kind, part: Any) -> 
     for way in ways:
         try:
             found, tried = _tried(way, risk, kind, part, v)
-        except RuntimeError:
-            continue  # a `view` of what is no longer contiguous, say
+        except Exception:
+            continue  # a `view` of what is no longer contiguous, say, or a type that isn't known
         limit = AS_FAST if best.way is PLAIN else FASTER
         if tried.seconds < limit * best.seconds and _agree(found, reference, risk.dtype):
             best = tried

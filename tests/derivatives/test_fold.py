@@ -154,12 +154,22 @@ def test_a_reading_that_was_not_there_before_is_noticed(when: str) -> None:
         model(X)
 
 
-def test_shape_and_dtype_may_be_looked_at_before_the_batch_norm() -> None:
+def test_what_is_no_reading_of_numbers_may_come_before_the_batch_norm() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).eval()
+    expected = model(X)
+
+    def told(y: Tensor) -> list[Any]:
+        return [*y.shape, y.dim(), len(y), y.dtype, y.requires_grad, y.stride(), torch.numel(y)]
+
     with recorded(model, lambda: model(X)).applied():
         y = model[0](X)
-        assert (*y.shape, y.dim(), y.dtype, y.requires_grad) == (3, 3, 4, 4, 4, X.dtype, True)
-        assert type(model[1](y)) is Tensor
+        assert told(y) == told(y.value)
+        dropped = nn.functional.dropout(y, 0.5, False)
+        assert all(same is y for same in (y.contiguous(), y.float(), y.to(X.device), dropped))
+        torch.testing.assert_close(model[1](y), expected)
+        for other in (y.double, y.detach, y.sum, y.tolist, lambda: y.relu_()):
+            with pytest.raises(OtherOrderError):
+                other()
 
 
 def test_a_single_example_without_its_dimension() -> None:

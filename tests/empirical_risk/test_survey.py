@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curvature import EmpiricalRisk, eigmax, hessian, trace
+from curvature import EmpiricalRisk, eigmax, ggn, hessian, trace
 from curvature.empirical_risk import survey
+from curvature.measures.measured_trace import MeasuredTrace
 from curvature.measures.performance import Performance, performance
 from tests.conftest import seeded
 
@@ -79,36 +80,54 @@ def test_the_survey_saves_another_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (passed, passed_again) == (0, len(X))
 
 
-BATCHES = [(X[:4], Y[:4]), (X[4:], Y[4:])]
-
-
-def test_a_trace_makes_the_survey_of_what_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
-    def traced(*, before: bool) -> tuple[EmpiricalRisk, int]:
+@pytest.mark.parametrize("targets", [Y, torch.where(Y == 0, -100, Y)])
+def test_a_trace_needs_no_survey_of_its_own(targets: Tensor) -> None:
+    def traced(*, before: bool) -> tuple[MeasuredTrace, EmpiricalRisk, int]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = Counting(4, 3)
-        risk = hessian(model, "cross_entropy", BATCHES).risk
-        assert risk.seen is None
+        H = hessian(model, "cross_entropy", (X, targets), batch_size=4)
+        assert H.risk.seen is None
         model.seen = 0
         if before:
-            risk.survey_once()
-        trace(hessian(risk))
-        return risk, model.seen
+            assert H.risk.value > 0
+        return trace(H), H.risk, model.seen
 
-    risk, passed = traced(before=False)
-    expected, passed_before = traced(before=True)
+    found, risk, passed = traced(before=False)
+    expected, surveyed, passed_before = traced(before=True)
+    assert found == expected
     assert passed == passed_before - len(X)
-    assert risk.seen == expected.seen
-    assert risk.seen is not None
-    assert risk.seen.outputs is not None
-    assert [len(f) for f in risk.seen.outputs] == [4, 2]
-    torch.testing.assert_close(torch.cat(risk.seen.outputs), risk.model(X).detach())
-    monkeypatch.setattr(survey, "KEPT", 3 * len(X) - 1)
-    assert traced(before=False)[1] == passed_before
+    assert risk.weight == surveyed.weight == (targets >= 0).sum()
+    assert risk.seen is None  # an example's outputs may hang on its batch
+    assert risk.survey == surveyed.survey
+
+
+def test_an_operator_at_other_weights_is_looked_at_anew() -> None:
+    x = X.clone()
+    x[:, 3] = torch.eye(6)[-1]  # which only the last example has
+    targets = torch.randn(6, 3, generator=seeded(1))
+    risk = EmpiricalRisk(nn.Linear(4, 3), "mse", (x, targets), batch_size=3)
+    H = hessian(risk)
+    assert torch.isfinite(H @ torch.ones(H.size)).all()
+    with torch.no_grad():
+        risk.model.weight[:, 3] = 1e25
+    for use in (trace, eigmax, lambda H: H @ torch.ones(H.size), lambda H: H.risk.gradient()):
+        with pytest.raises(FloatingPointError, match="the run diverged"):
+            use(hessian(risk))
+
+
+def test_a_first_batch_of_padding_is_no_divergence() -> None:
+    y = torch.cat([torch.full((8,), -100), Y])
+    x = torch.cat([X, X, X])[: len(y)]
+    with pytest.raises(ValueError, match="padding"):
+        hessian(nn.Linear(4, 3), lambda outputs, targets: F.cross_entropy(outputs, targets), (x, y))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("use", [trace, lambda H: H @ torch.ones(H.size), eigmax])
+@pytest.mark.parametrize(
+    "use",
+    [trace, lambda H: H @ torch.ones(H.size), eigmax, lambda H: H.risk.gradient()],
+)
 def test_what_the_first_examples_do_not_show_is_refused_at_the_first_use(
     use: Any, reduction: Any
 ) -> None:
@@ -118,6 +137,17 @@ def test_what_the_first_examples_do_not_show_is_refused_at_the_first_use(
     H = hessian(nn.Linear(4, 3), loss, (x, torch.cat([Y] * 4)), batch_size=10)
     with pytest.raises(FloatingPointError, match="the run diverged"):
         use(H)
+
+
+def test_a_trace_of_what_overflows_is_no_number() -> None:
+    x = torch.cat([X] * 4)
+    x[-1] = 1e30
+    targets = torch.randn(len(x), 3, generator=seeded(2))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    with pytest.raises(FloatingPointError, match=r"overflow in torch\.float32"):
+        trace(ggn(model, "mse", (x, targets), batch_size=10))
 
 
 def test_what_is_kept_holds_on_to_nothing_larger() -> None:
@@ -132,19 +162,11 @@ def test_what_is_kept_holds_on_to_nothing_larger() -> None:
 
 
 def test_outputs_of_several_shapes_are_not_kept() -> None:
-    outputs = survey.Outputs()
+    outputs = survey._Outputs()
     for columns in (3, 2):
         outputs.add(torch.zeros(4, columns), 4)
-    assert outputs.take(8) is None
-
-
-def test_what_was_seen_is_given_in_batches_of_any_size() -> None:
-    rows = torch.arange(20.0).view(10, 2)
-    outputs = survey.Outputs()
-    for piece in rows.split([4, 1, 5]):
-        outputs.add(piece, len(piece))
-    assert torch.equal(torch.cat([outputs.take(n) for n in (1, 2, 3, 4)]), rows)
-    assert outputs.take(1) is None
+    outputs.end_batch()
+    assert outputs.all is None
 
 
 def test_new_statistics_of_batch_norm_are_noticed() -> None:

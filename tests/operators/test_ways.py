@@ -60,6 +60,16 @@ class Viewing(Network):
         return self.last(self.norm_a(self.a(x)).tanh().mean((2, 3)))
 
 
+class Choosy(Network):
+    """Which takes nothing but plain tensors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        if type(y) is not Tensor:
+            raise TypeError
+        return self.last(self.norm_a(y).tanh().mean((2, 3)))
+
+
 class Turning(Network):
     """Which goes another way once it is told to."""
 
@@ -224,6 +234,10 @@ def test_a_network_inside_of_vmap_is_left_as_it_is() -> None:
 def test_what_needs_contiguous_tensors_keeps_them() -> None:
     method = check_against_plain(build(Viewing))
     assert method == "double backward, own convolutions, 1 BatchNorms folded, graph kept"
+
+
+def test_what_takes_no_other_type_keeps_it() -> None:
+    assert check_against_plain(build(Choosy)) == "double backward, graph kept"
 
 
 def test_a_model_that_turns_another_way_is_taken_plainly() -> None:
