@@ -101,3 +101,22 @@ def test_importing_curvature_loads_no_heavy_package() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.split() == []
+
+
+def test_a_folded_product_doesn_t_load_the_compiler() -> None:
+    code = """
+import sys, torch, curvature
+from curvature.operators import ways
+ways.WORTH_IT, ways.AS_FAST = 1, float("inf")
+model = torch.nn.Sequential(
+    torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.Flatten(), torch.nn.Linear(8, 2)
+)
+H = curvature.hessian(model, "cross_entropy", (torch.randn(9, 1, 4, 4), torch.arange(9) % 2))
+H @ torch.ones(H.size)
+assert "1 BatchNorms folded" in H.method, H.method
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["False"]
