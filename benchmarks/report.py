@@ -45,6 +45,7 @@ def _head(results: Results) -> str:
 
 Written by `benchmarks/side_by_side.py` on {found["date"]}: {found["processor"]}, \
 {found["threads"]} thread, Python {found["python"]}, PyTorch {found["torch"]}, {packages}.
+{found.get("remark", "")}
 
 A *gradient* is one forward and one backward pass over the same images: the plain module in
 evaluation mode, contiguous, batches of 128, in the same process, before and after each call. Times

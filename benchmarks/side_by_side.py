@@ -38,7 +38,9 @@ def main() -> None:
     torch.manual_seed(0)
     tools = peers.installed()
     results = Results(Path(args.out or tempfile.mkdtemp()), tuple(args.again))
-    results.part("machine", lambda: {**machine(), "packages": peers.versions()})
+    results.part(
+        "machine", lambda: {**machine(), "packages": peers.versions(), "remark": args.remark}
+    )
     chosen = [subjects.tiny()] if args.quick else _subjects(args)
     for subject in chosen:
         results.part(
@@ -104,6 +106,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--again", action="append", default=[], metavar="PATTERN")
     parser.add_argument("--out", help="folder of what was measured; by default a temporary one")
     parser.add_argument("--report", help="write the tables to this file (Markdown)")
+    parser.add_argument("--remark", default="", help="what else to know, for the report's head")
     parser.add_argument("--picture", help="draw error against time into this file")
     parser.add_argument(
         "--seconds", type=float, default=300, help="of our seeds in a row, the processor's (300)"
