@@ -27,34 +27,51 @@ def convolution(
     groups: int,
     *,
     scale: Tensor | None = None,
+    apart: bool = False,
 ) -> Tensor:
     """The same as ``torch.nn.functional.conv2d`` and its kin, of batched inputs.
 
     ``scale`` (channels out,) multiplies the weight; the product is formed anew where it is used,
-    so that no graph holds as many numbers as there are weights once more.
+    so that no graph holds as many numbers as there are weights once more. ``apart``: the graph of
+    the gradient by x doesn't lead to x, on which it doesn't depend; a product takes more memory.
     """
     geometry: Geometry = (list(stride), list(padding), list(dilation), groups)
-    y: Tensor = _Convolution.apply(x, weight, bias, scale, geometry)  # type: ignore[no-untyped-call]
+    arguments = (x, weight, bias, scale, geometry, apart)
+    y: Tensor = _Convolution.apply(*arguments)  # type: ignore[no-untyped-call]
     return y
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, s: Tensor | None, geometry: Geometry
+        ctx: Any,
+        x: Tensor,
+        w: Tensor,
+        b: Tensor | None,
+        s: Tensor | None,
+        geometry: Geometry,
+        apart: bool,
     ) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, w, s)
-        ctx.geometry = geometry
+        ctx.geometry, ctx.apart = geometry, apart
         return _forward(x, _scaled(w, s), b, geometry)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None) -> Any:
         if g is None:
-            return None, None, None, None, None
-        wanted = list(ctx.needs_input_grad[:4])
-        arguments = (g, *ctx.saved_tensors, ctx.geometry, wanted)
-        return *_Backward.apply(*arguments), None  # type: ignore[no-untyped-call]
+            return None, None, None, None, None, None
+        x, w, s = ctx.saved_tensors
+        by_x, *others = ctx.needs_input_grad[:4]
+
+        def gradients(x: Tensor, *wanted: bool) -> Any:
+            arguments = (g, x, w, s, ctx.geometry, list(wanted))
+            return _Backward.apply(*arguments)  # type: ignore[no-untyped-call]
+
+        if not (ctx.apart and by_x and any(others)):
+            return *gradients(x, by_x, *others), None, None
+        first = gradients(x.detach(), True, False, False, False)[0]
+        return first, *gradients(x, False, *others)[1:], None, None
 
 
 class _Backward(torch.autograd.Function):

@@ -41,13 +41,16 @@ class Folding:
         return sum(norm is not None for _, norm in self.pairs)
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The modules replaced in the length of a ``with``, and what is piecewise linear."""
+    def applied(self, *, apart: bool = False) -> Iterator[None]:
+        """The modules replaced in the length of a ``with``, and what is piecewise linear.
+
+        ``apart`` is the convolutions'.
+        """
         with ExitStack() as stack:
             if self.pairs:
                 stack.enter_context(PiecewiseLinear())
             for conv, norm in self.pairs:
-                call = _Folded(conv, norm)
+                call = _Folded(conv, norm, apart)
                 stack.enter_context(_forward_replaced(conv, call.convolution))
                 if norm is not None:
                     stack.enter_context(_forward_replaced(norm, call.identity))
@@ -166,8 +169,8 @@ def _replaceable(module: nn.Module) -> bool:
 class _Folded:
     """One convolution and its BatchNorm as one convolution and nothing."""
 
-    def __init__(self, conv: Any, norm: Any) -> None:
-        self._conv, self._norm = conv, norm
+    def __init__(self, conv: Any, norm: Any, apart: bool) -> None:
+        self._conv, self._norm, self._apart = conv, norm, apart
 
     def convolution(self, x: Tensor) -> Tensor:
         conv = self._conv
@@ -177,7 +180,8 @@ class _Folded:
             scale, bias = _folded(bias, self._norm)
         single = x.ndim < weight.ndim  # example without a batch
         geometry = conv.stride, conv.padding, conv.dilation, conv.groups
-        y = convolution(x[None] if single else x, weight, bias, *geometry, scale=scale)
+        inputs = x[None] if single else x
+        y = convolution(inputs, weight, bias, *geometry, scale=scale, apart=self._apart)
         y = y[0] if single else y
         return y if self._norm is None else _Awaited.of(y, self)
 

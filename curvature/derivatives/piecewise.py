@@ -79,7 +79,8 @@ class _ReLU(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor | None) -> Any:
         if g is None:
             return None, None
-        return _Masked.apply(g, ctx.saved_tensors[0]), None  # type: ignore[no-untyped-call]
+        y = ctx.saved_tensors[0].detach()  # so that no path leads to it
+        return _Masked.apply(g, y), None  # type: ignore[no-untyped-call]
 
 
 class _Masked(torch.autograd.Function):
@@ -116,7 +117,9 @@ class _MaxPool(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor | None) -> Any:
         if g is None:
             return None, None, None, None
-        spread = _Spread.apply(g, *ctx.saved_tensors, ctx.geometry)  # type: ignore[no-untyped-call]
+        y, where = ctx.saved_tensors
+        constant = None if y is None else y.detach()
+        spread = _Spread.apply(g, constant, where, ctx.geometry)  # type: ignore[no-untyped-call]
         return spread, None, None, None
 
 

@@ -6,12 +6,13 @@ in each. Over the others Rademacher probes z: a smooth network needs a forward p
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from curvature.derivatives.fold import NOTHING, has_convolutions, recorded
 from curvature.derivatives.own_blocks import curved_tensors
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
@@ -53,19 +54,44 @@ def _curved(risk: EmpiricalRisk, dtype: torch.dtype, generator: torch.Generator)
     found = set(few.unreached)
     with twin.evaluating():
         for part in twin.all_parts():
-            if len(found) == len(twin.params):
-                break
-            outputs = joined(twin.predictions(part))
-            r = torch.randn(outputs.shape, generator=generator, dtype=torch.float32)
-            found.update(
-                curved_tensors(
-                    (outputs * r.to(outputs)).sum(),
-                    {name: p for name, p in twin.params.items() if name not in found},
-                    generator=generator,
-                    tolerance=1e-10 if dtype == torch.float64 else 1e-6,
-                )
-            )
+            left = {name: p for name, p in twin.params.items() if name not in found}
+            if left:
+                found.update(_curved_on(part, twin, left, generator))
     return [name for name in risk.params if name in found]
+
+
+def _curved_on(
+    part: Any, risk: EmpiricalRisk, params: Mapping[str, Tensor], generator: torch.Generator
+) -> list[str]:
+    """Those of ``params`` that are curved on these examples.
+
+    Own convolutions and ReLU leave no path from a gradient to its own tensor, where PyTorch sends
+    zeros all the way; the network is run as it is where its outputs, or a call, are others then.
+    """
+    tolerance = 1e-10 if risk.dtype == torch.float64 else 1e-6
+    plain: list[Tensor] = []
+
+    def call() -> None:
+        plain.append(joined(risk.predictions(part)).detach())
+
+    folding = recorded(risk.model, call) if has_convolutions(risk.model) else NOTHING
+    for way in (folding, NOTHING) if folding.pairs else (NOTHING,):
+        try:
+            with way.applied(apart=True):
+                f = joined(risk.predictions(part))
+                if way.pairs and not _agree(f.detach(), plain[0], tolerance):
+                    continue
+                r = torch.randn(f.shape, generator=generator, dtype=torch.float32).to(f)
+                value = (f * r).sum()
+                return curved_tensors(value, params, generator=generator, tolerance=tolerance)
+        except Exception:
+            if not way.pairs:
+                raise
+    raise AssertionError
+
+
+def _agree(a: Tensor, b: Tensor, rtol: float) -> bool:
+    return a.shape == b.shape and bool((a - b).norm() <= rtol * b.norm())
 
 
 def _representatives(risk: EmpiricalRisk) -> Representatives:

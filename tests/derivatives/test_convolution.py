@@ -82,17 +82,36 @@ def test_the_third_derivative_is_right_too() -> None:
 
 
 @each
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-def test_scaled_it_is_that_of_the_weight_times_the_scale(geometry: Any, bias: bool) -> None:
+def test_scaled_it_is_that_of_the_weight_times_the_scale(
+    geometry: Any, bias: bool, apart: bool
+) -> None:
     (x, w, *b), rest = arguments(geometry, bias=bias)
     s = torch.randn(len(w), generator=seeded(3), dtype=torch.float64)
     s[0] = 0.0  # as where a residual branch starts
     tensors = [x, w, s.requires_grad_(), *b]
 
     def scaled(x: Tensor, w: Tensor, s: Tensor, b: Tensor | None = None) -> Tensor:
-        return convolution(x, w, b, *rest, scale=s)
+        return convolution(x, w, b, *rest, scale=s, apart=apart)
 
     along = s.view(-1, *[1] * (w.ndim - 1))
     torch.testing.assert_close(scaled(*tensors), call(rest)(x, w * along, *b))
     assert torch.autograd.gradcheck(scaled, tensors)
     assert torch.autograd.gradgradcheck(scaled, tensors)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_apart_the_gradient_by_the_input_has_no_path_to_it(apart: bool) -> None:
+    (x, w), rest = arguments(GEOMETRIES["2d"], bias=False)
+    y = convolution(x, w, None, *rest, apart=apart)
+    by_x = torch.autograd.grad(y, (x, w), torch.ones_like(y), create_graph=True)[0]
+    assert leads_to(by_x, w)
+    assert leads_to(by_x, x) != apart
+
+
+def leads_to(y: Tensor, leaf: Tensor) -> bool:
+    nodes = [y.grad_fn]
+    for node in nodes:
+        nodes += [after for after, _ in node.next_functions if after and after not in nodes]
+    return any(getattr(node, "variable", None) is leaf for node in nodes)

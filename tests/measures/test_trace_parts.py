@@ -20,6 +20,8 @@ from curvature.operators import ggn, hessian
 from tests.conftest import seeded
 from tests.corpus.case import f64, randn
 
+aten = torch.ops.aten
+IMAGES = randn(8, 3, 8, 8, seed=3)
 X, LABELS = randn(60, 6), torch.randint(5, (60,), generator=seeded(1))
 
 
@@ -190,6 +192,65 @@ def test_only_tensors_with_a_curvature_of_their_own_are_probed() -> None:
         tensors_with_a_part(hessian(network(nn.ReLU), "cross_entropy", (X, LABELS)).risk, seeded(0))
         == []
     )
+
+
+class Convolutions(TorchDispatchMode):
+    """How many convolutions are run, forward or backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (aten.convolution.default, aten.convolution_backward.default)
+        return func(*args, **kwargs or {})
+
+
+def convolutional(depth: int, last: nn.Module | None = None) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers: list[nn.Module] = []
+        for _ in range(depth):
+            layers += [nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU()]
+        layers += [last or nn.MaxPool2d(2), nn.Flatten(), nn.LazyLinear(5)]
+        model = nn.Sequential(*layers).double().eval()
+        model(IMAGES[:1])
+        return model
+
+
+def test_that_convolutions_are_not_curved_takes_as_many_for_each_whatever_the_depth() -> None:
+    counts = []
+    for depth in (4, 12):
+        risk = hessian(convolutional(depth), "cross_entropy", (IMAGES, LABELS[:8])).risk
+        with Convolutions() as convolutions:
+            assert tensors_with_a_part(risk, seeded(0)) == []
+        counts.append(convolutions.count / depth)
+    assert counts[1] <= 1.2 * counts[0]
+
+
+class OnBothSides(nn.Module):
+    """Reads a convolution's output besides its BatchNorm where the inputs are small enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return self.norm(y) + (y.square() if torch.is_grad_enabled() else 0)
+
+
+@pytest.mark.parametrize("last", [nn.Tanh(), OnBothSides()], ids=["tanh", "read twice"])
+def test_what_is_curved_above_convolutions_is_found(last: nn.Module) -> None:
+    model = convolutional(3, last)
+    found = tensors_with_a_part(
+        hessian(model, "cross_entropy", (IMAGES, LABELS[:8])).risk, seeded(0)
+    )
+    curved = [name for name, _ in model.named_parameters() if not name.startswith("11.")]
+    if isinstance(last, OnBothSides):
+        curved.remove("9.norm.weight")
+        curved.remove("9.norm.bias")
+    assert found == curved
 
 
 def test_a_tensor_is_curved_by_itself_or_only_with_another() -> None:
