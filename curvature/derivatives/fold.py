@@ -214,7 +214,7 @@ class _Awaited(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         y = args[0] if args else None
-        if isinstance(y, _Awaited) and func in _NOT_ITS_NUMBERS | _MAYBE_NOTHING:
+        if isinstance(y, _Awaited) and (func in _NOT_ITS_NUMBERS or func in _MAYBE_NOTHING):
             found = func(y.value, *args[1:], **kwargs or {})
             if func in _NOT_ITS_NUMBERS:
                 return found
