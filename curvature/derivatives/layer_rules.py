@@ -7,6 +7,7 @@ first, and returns ‖∂/∂weight‖² and ‖∂/∂bias‖² per example (Go
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +42,28 @@ def _convolution(module: nn.Module, x: Tensor, g: Tensor) -> dict[str, Tensor]:
     pixels = (x.shape[2] + pads[2] + pads[3]) * (x.shape[3] + pads[0] + pads[1])
     of_pixels = pixels**2 * x.shape[1] + L**2 * (size[0] * size[1] + g.shape[1])
     is_small = _SLOWER * of_pixels < L * K * g.shape[1]
-    if set(stride) == {1} and not is_small:
+    geometry = size, stride, dilation
+    if is_small:
+        weight = _in_pieces(_by_pixels, pixels**2, F.pad(x, pads), g, *geometry)
+    elif _has_fast_groups(x):
+        padding = pads[2], pads[0]
+        if pads != [*padding[1:] * 2, *padding[:1] * 2]:
+            x, padding = F.pad(x, pads), (0, 0)
+        weight = _in_pieces(_by_groups, 8 * K * g.shape[1], x, g, *geometry, padding)
+    elif set(stride) == {1}:
         weight = _by_offsets(x, g, pads, size, dilation)
     else:
-        way, numbers = (_by_pixels, pixels**2) if is_small else (_by_patches, K * L)
-        at_once = max(1, _AT_A_TIME // numbers)
-        pieces = zip(torch.split(F.pad(x, pads), at_once), torch.split(g, at_once), strict=True)
-        weight = torch.cat([way(*piece, size, stride, dilation) for piece in pieces])
+        weight = _in_pieces(_by_patches, K * L, F.pad(x, pads), g, *geometry)
     return {"weight": weight.view(n, groups).sum(1), "bias": bias}
+
+
+def _in_pieces(
+    way: Callable[..., Tensor], numbers: int, x: Tensor, g: Tensor, *geometry: Any
+) -> Tensor:
+    """For as many examples at a time as the ``numbers`` that each takes allow."""
+    at_once = max(1, _AT_A_TIME // numbers)
+    pieces = zip(torch.split(x, at_once), torch.split(g, at_once), strict=True)
+    return torch.cat([way(*piece, *geometry) for piece in pieces])
 
 
 def _by_offsets(
@@ -93,6 +108,35 @@ def _by_pixels(
             rows, columns = slice(i, i + down, stride[0]), slice(j, j + right, stride[1])
             of_patches += products[:, rows, columns, rows, columns]
     return (of_patches.view(n, L, L) * (g_flat.mT @ g_flat)).sum((1, 2))
+
+
+def _has_fast_groups(x: Tensor) -> bool:
+    """Whether oneDNN has convolutions in groups, without a loop over these."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not torch.backends.mkldnn.enabled:
+        return False
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+def _by_groups(
+    x: Tensor,
+    g: Tensor,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: tuple[int, ...],
+) -> Tensor:
+    """The weights' gradients by one convolution that has each example as a group.
+
+    On a CPU up to five times faster than by offsets, and about as fast for many channels.
+    """
+    n, out = g.shape[:2]
+    examples, gradients = (t.reshape(1, -1, *t.shape[2:]) for t in (x, g))
+    weights = x.new_empty(n * out, x.shape[1], *size)  # for its shape alone
+    found = torch.ops.aten.convolution_backward(
+        *(gradients, examples, weights, [n * out], stride, padding, dilation),
+        *(False, [0, 0], n, [False, True, False]),
+    )
+    return _squares(found[1].view(n, -1))
 
 
 def _by_patches(

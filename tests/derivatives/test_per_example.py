@@ -112,6 +112,36 @@ def test_rules_agree_with_a_loop(name: str) -> None:
         torch.testing.assert_close(squares, expected[key])
 
 
+CONVOLUTIONS = [
+    name for name, (model, _) in COVERED.items() if isinstance(model, nn.Conv1d | nn.Conv2d)
+]
+
+
+@pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="convolutions in groups need oneDNN"
+)
+@pytest.mark.parametrize("at_a_time", [1, 2**22])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_examples_as_groups_serve_any_convolution(
+    name: str, at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer_rules, "_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(layer_rules, "_SLOWER", 1e9)
+    used = []
+    way = layer_rules._by_groups
+    monkeypatch.setattr(layer_rules, "_by_groups", lambda *a: used.append(1) or way(*a))
+    model, x = COVERED[name]
+    model = prepared(model)
+    seeds = torch.randn(model(x).shape, generator=seeded(2), dtype=f64)
+    exact = loop(model, x, seeds)
+    model.float()
+    recording = record(model, dict(model.named_parameters()), lambda: model(x.float()))
+    apart, _ = recording.squared_norms(seeds.float())
+    for key, expected in exact.items():
+        torch.testing.assert_close(apart[key].double(), expected, rtol=1e-5, atol=1e-5)
+    assert len(used) == (len(x) * model.groups if at_a_time == 1 else 1)
+
+
 SMALL = {
     "padded": nn.Conv2d(4, 3, 3, padding=1),
     "unevenly": nn.Conv2d(4, 3, (5, 3), padding="same"),
