@@ -31,6 +31,7 @@ class _Use:
     names: dict[str, str]
     hook: RemovableHandle
     lengths: set[int]  # the first dimensions of the input and the output
+    numbers: int  # in the output
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,13 @@ class Recording:
     """Outputs of some examples, with what is needed for their gradients' squared norms.
 
     ``rest`` are the parameters that the outputs depend on in other ways than one covered layer.
+    ``largest``: numbers in the largest output of a layer that has a rule.
     """
 
     outputs: Tensor
     rest: dict[str, Tensor]
     covered: set[str]
+    largest: int
     _innermost: list[GradientEdge]
     _received: dict[str, Tensor]
 
@@ -109,7 +112,8 @@ def record(
         elif use.edge.node in nodes:
             innermost.append(use.edge)
     rest = {name: p for name, p in params.items() if counts[id(p)] and name not in covered}
-    return Recording(outputs, rest, covered, innermost, received)
+    largest = max((use.numbers for use in uses), default=0)
+    return Recording(outputs, rest, covered, largest, innermost, received)
 
 
 def _hook(
@@ -128,7 +132,7 @@ def _hook(
         # taken here: a later in-place operation gives the tensor another edge
         handle = output.register_hook(take)  # type: ignore[no-untyped-call]
         lengths = {t.shape[0] if t.ndim else -1 for t in (x, output)}
-        uses.append(_Use(get_gradient_edge(output), own, handle, lengths))
+        uses.append(_Use(get_gradient_edge(output), own, handle, lengths, output.numel()))
 
     return hook
 

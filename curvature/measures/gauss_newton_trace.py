@@ -22,7 +22,8 @@ from curvature.measures.draws import Draws
 from curvature.measures.root_basis import RootBasis
 from curvature.measures.units import cut, sizes
 
-_AT_ONCE = 64  # examples of a forward pass; more are slower on a CPU
+_AT_ONCE = 64  # examples of a forward pass; more are slower on a CPU,
+_NUMBERS = 2**20  # except where the largest output of a layer has no more numbers
 _COLUMNS = 16  # of the root that are formed at a time, where all are wanted
 _TOGETHER = 8  # examples whose gradients are summed where a layer has no rule
 _CHECKED = 16  # examples on which the rules are checked
@@ -67,6 +68,7 @@ class GaussNewtonTrace:
         self._units = cut(batches, self._together)
         count = sum(map(len, self._units))
         self.draws = [Draws(count, len(self._names), generator) for _ in range(1 + scaled)]
+        self._numbers = 0  # of an example in the largest output of a layer, once that is known
         self._tally: Tally | None = None  # of the first pass
         self._least = max(_FIRST_BUDGET, _AGAIN / count)
 
@@ -188,7 +190,8 @@ class GaussNewtonTrace:
     @property
     def _examples_at_once(self) -> int:
         """Where all have a rule; a unit that has none is one forward pass, whatever there is."""
-        return min(_AT_ONCE, self._largest, self.risk.micro_batch or self._largest)
+        fast = max(_AT_ONCE, _NUMBERS // self._numbers) if self._numbers else _AT_ONCE
+        return min(fast, self._largest, self.risk.micro_batch or self._largest)
 
     def _visit_all(self, part: Any, units: list[_Unit]) -> tuple[Tensor, Tensor]:
         """``_visit`` of these units; of half as many at a time where memory runs out."""
@@ -218,6 +221,7 @@ class GaussNewtonTrace:
             by_example=True,
         )
         f = recording.outputs
+        self._numbers = max(self._numbers, recording.largest // len(f))
         if not f.isfinite().all():
             self.risk.survey  # noqa: B018 (which says what that means)
         if signs is None:

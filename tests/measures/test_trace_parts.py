@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import curvature
 from curvature.derivatives.own_blocks import curved_tensors
+from curvature.measures import gauss_newton_trace
 from curvature.measures.functional_trace import tensors_with_a_part
 from curvature.measures.trace import trace
 from curvature.operators import ggn, hessian
@@ -192,6 +193,23 @@ def test_only_tensors_with_a_curvature_of_their_own_are_probed() -> None:
         tensors_with_a_part(hessian(network(nn.ReLU), "cross_entropy", (X, LABELS)).risk, seeded(0))
         == []
     )
+
+
+def test_of_small_examples_more_go_together_and_no_number_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = randn(300, 6, seed=5), torch.randint(5, (300,), generator=seeded(6))
+    found, calls = [], []
+    for numbers in (0, 2**20):
+        monkeypatch.setattr(gauss_newton_trace, "_NUMBERS", numbers)
+        model, sizes = network(nn.ReLU), []
+        model.register_forward_hook(lambda m, args, f, sizes=sizes: sizes.append(len(f)))
+        H = hessian(model, "cross_entropy", (x, y), batch_size=300)
+        found.append(trace(H, rtol=0.02, generator=seeded(3)))
+        calls.append(max(sizes))
+    assert calls == [64, 300 - 64]
+    assert found[0].value == pytest.approx(found[1].value, rel=1e-12)
+    assert found[0].passes == found[1].passes
 
 
 class Convolutions(TorchDispatchMode):
