@@ -45,7 +45,7 @@ def _convolution(module: nn.Module, x: Tensor, g: Tensor) -> dict[str, Tensor]:
     geometry = size, stride, dilation
     if is_small:
         weight = _in_pieces(_by_pixels, pixels**2, F.pad(x, pads), g, *geometry)
-    elif _has_fast_groups(x):
+    elif K * g.shape[1] <= _AT_A_TIME and _has_fast_groups(x):
         padding = pads[2], pads[0]
         if pads != [*padding[1:] * 2, *padding[:1] * 2]:
             x, padding = F.pad(x, pads), (0, 0)

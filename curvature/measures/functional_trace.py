@@ -7,12 +7,13 @@ in each. Over the others Rademacher probes z: a smooth network needs a forward p
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from curvature.derivatives.fold import NOTHING, has_convolutions, recorded
+from curvature.derivatives.fold import has_convolutions, recorded
 from curvature.derivatives.own_blocks import curved_tensors
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
@@ -69,25 +70,24 @@ def _curved_on(
     zeros all the way; the network is run as it is where its outputs, or a call, are others then.
     """
     tolerance = 1e-10 if risk.dtype == torch.float64 else 1e-6
-    plain: list[Tensor] = []
 
-    def call() -> None:
-        plain.append(joined(risk.predictions(part)).detach())
+    def found(f: Tensor) -> list[str]:
+        r = torch.randn(f.shape, generator=generator, dtype=torch.float32).to(f)
+        value = (f * r).sum()
+        return curved_tensors(value, params, generator=generator, tolerance=tolerance)
 
-    folding = recorded(risk.model, call) if has_convolutions(risk.model) else NOTHING
-    for way in (folding, NOTHING) if folding.pairs else (NOTHING,):
-        try:
-            with way.applied(apart=True):
-                f = joined(risk.predictions(part))
-                if way.pairs and not _agree(f.detach(), plain[0], tolerance):
-                    continue
-                r = torch.randn(f.shape, generator=generator, dtype=torch.float32).to(f)
-                value = (f * r).sum()
-                return curved_tensors(value, params, generator=generator, tolerance=tolerance)
-        except Exception:
-            if not way.pairs:
-                raise
-    raise AssertionError
+    def outputs() -> Tensor:
+        return joined(risk.predictions(part))
+
+    if has_convolutions(risk.model):
+        plain: list[Tensor] = []
+        with suppress(Exception):  # which are its own, or come again
+            folding = recorded(risk.model, lambda: plain.append(outputs().detach()))
+            with folding.applied(apart=True):
+                f = outputs()
+                if _agree(f.detach(), plain[0], tolerance):
+                    return found(f)
+    return found(outputs())
 
 
 def _agree(a: Tensor, b: Tensor, rtol: float) -> bool:

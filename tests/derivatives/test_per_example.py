@@ -120,17 +120,18 @@ CONVOLUTIONS = [
 @pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="convolutions in groups need oneDNN"
 )
-@pytest.mark.parametrize("at_a_time", [1, 2**22])
+@pytest.mark.parametrize("one_by_one", [False, True])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_examples_as_groups_serve_any_convolution(
-    name: str, at_a_time: int, monkeypatch: pytest.MonkeyPatch
+    name: str, one_by_one: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layer_rules, "_AT_A_TIME", at_a_time)
+    model, x = COVERED[name]
+    if one_by_one:
+        monkeypatch.setattr(layer_rules, "_AT_A_TIME", model.weight.numel())
     monkeypatch.setattr(layer_rules, "_SLOWER", 1e9)
     used = []
     way = layer_rules._by_groups
     monkeypatch.setattr(layer_rules, "_by_groups", lambda *a: used.append(1) or way(*a))
-    model, x = COVERED[name]
     model = prepared(model)
     seeds = torch.randn(model(x).shape, generator=seeded(2), dtype=f64)
     exact = loop(model, x, seeds)
@@ -139,7 +140,17 @@ def test_examples_as_groups_serve_any_convolution(
     apart, _ = recording.squared_norms(seeds.float())
     for key, expected in exact.items():
         torch.testing.assert_close(apart[key].double(), expected, rtol=1e-5, atol=1e-5)
-    assert len(used) == (len(x) * model.groups if at_a_time == 1 else 1)
+    assert len(used) == (len(x) * model.groups if one_by_one else 1)
+
+
+def test_of_very_many_weights_no_example_has_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer_rules, "_AT_A_TIME", 4 * 9 * 3 - 1)
+    monkeypatch.setattr(layer_rules, "_by_groups", None)
+    model, x = COVERED["convolution"]
+    model = prepared(model).float()
+    recording = record(model, dict(model.named_parameters()), lambda: model(x.float()))
+    apart, _ = recording.squared_norms(torch.ones_like(recording.outputs))
+    assert apart["weight"].shape == (5,)
 
 
 SMALL = {
