@@ -2,10 +2,11 @@
 
     make peers                                       # installs them into .venv-peers
     .venv-peers/bin/python benchmarks/side_by_side.py --cifar DIR \
-        --checkpoint resnet20=FILE --checkpoint vgg19=FILE --checkpoint vit=FILE --out results
+        --checkpoint resnet20=FILE --out results
     .venv-peers/bin/python benchmarks/side_by_side.py --quick
 
-PyHessian's ResNet-20 is the file of its repository; the other two are trained in minutes:
+PyHessian's ResNet-20 is the file of its repository; the other two lie in `benchmarks/networks`,
+without their optimizers' states, as they came out of minutes of training:
 
     curv train --model vgg19:width=0.125 --data cifar10:DIR --optimizer msgd --lr 0.05 \
         --weight-decay 5e-4 --batch-size 128 --epochs 4 --schedule cosine --out vgg
@@ -29,6 +30,7 @@ from results import Results
 from tables import eigmax, growth, hvp, memory, right, steps, trace
 from unit import machine
 
+NETWORKS = Path(__file__).parent / "networks"
 TABLES = ("trace", "eigmax", "hvp", "memory", "growth", "steps", "right")
 
 
@@ -77,7 +79,7 @@ def main() -> None:
 
 
 def _subjects(args: argparse.Namespace) -> list[subjects.Subject]:
-    checkpoints = {
+    checkpoints = {path.stem: path for path in NETWORKS.glob("*.pt")} | {
         name: Path(path) for name, _, path in (c.partition("=") for c in args.checkpoint)
     }
     unknown = set(checkpoints) - set(subjects.CHECKPOINTS)
