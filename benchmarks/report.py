@@ -67,7 +67,8 @@ def _trace(results: Results, name: str, subject: dict[str, Any]) -> str:
         f"{subject['images']:,} images\n\n"
     )
     if reference is None:
-        return title.strip() if results.get(f"eigmax/{name}/ours") else ""
+        measured = results.get(f"eigmax/{name}/ours") or results.get(f"hvp/{name}")
+        return title.strip() if measured else ""
     ours = results.get(f"trace/{name}/ours/{trace.WANTED:g}")
     rows, best = [], None
     if ours:
