@@ -247,7 +247,7 @@ def test_that_convolutions_are_not_curved_takes_as_many_for_each_whatever_the_de
 
 
 class OnBothSides(nn.Module):
-    """Reads a convolution's output besides its BatchNorm where the inputs are small enough."""
+    """Reads a convolution's output besides its BatchNorm, but only where a graph is recorded."""
 
     def __init__(self) -> None:
         super().__init__()
