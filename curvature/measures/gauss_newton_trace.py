@@ -18,6 +18,7 @@ from curvature.empirical_risk.batches import examples
 from curvature.empirical_risk.reach import Piece, rows_of_batches, spread
 from curvature.empirical_risk.shortage import halve_micro_batch, within_memory
 from curvature.empirical_risk.survey import Tally
+from curvature.measures.cross_terms import CrossTerms, foretold
 from curvature.measures.draws import Draws
 from curvature.measures.root_basis import RootBasis
 from curvature.measures.units import cut, sizes
@@ -68,6 +69,9 @@ class GaussNewtonTrace:
         self._units = cut(batches, self._together)
         count = sum(map(len, self._units))
         self.draws = [Draws(count, len(self._names), generator) for _ in range(1 + scaled)]
+        self._cross: CrossTerms | None = None
+        if not (exact or scaled or self.rest):
+            self._cross = CrossTerms(count, len(self._names))
         self._numbers = 0  # of an example in the largest output of a layer, once that is known
         self._tally: Tally | None = None  # of the first pass
         self._least = max(_FIRST_BUDGET, _AGAIN / count)
@@ -149,6 +153,9 @@ class GaussNewtonTrace:
                 self._tally = None
             if self.exact:
                 return
+            by_chance = self._cross.learn() if self._cross is not None else None
+            if by_chance is not None:
+                draws.means -= by_chance
             for each in self.draws:
                 each.weigh(spread)
             budget = self._least
@@ -242,8 +249,24 @@ class GaussNewtonTrace:
         signs = signs.transpose(0, 1).to(f) * 2 - 1
         v, other = self._basis.vectors(f.detach(), part[1], signs)
         total += self._squares(recording, v, len(units))
+        if self._cross is not None and foretold(f):
+            self._foretell(self._cross, part, units, v, f.detach(), total[0])
         self._count(part, f)
         return total, other.double().reshape(len(units), -1).square().sum(1).cpu()
+
+    def _foretell(
+        self, cross: CrossTerms, part: Any, units: list[_Unit], v: Tensor, f: Tensor, values: Tensor
+    ) -> None:
+        """Learn from first draws, and take from later ones what they have by chance."""
+        assert self._basis is not None
+        numbers = torch.tensor([unit.tag for unit in units])
+        root = self._basis.columns(f, part[1])
+        if cross.is_learning:
+            cross.see(numbers, v, root, values)
+            return
+        by_chance = cross.of(numbers, v, root)
+        if by_chance is not None:
+            values -= by_chance
 
     def _count(self, part: Any, f: Tensor) -> None:
         """Once for each example: where memory ran out on the way, this wasn't reached."""

@@ -38,14 +38,14 @@ class RootBasis:
         if self._gram is None:
             v, other = self._root(f, targets, signs)
             return v, other
-        S = self._columns(f, targets)
+        S = self.columns(f, targets)
         root = S @ _basis(S, self._gram.to(S))
         # rounding mustn't turn a column around: the same signs would be another draw
         largest = root.gather(1, root.abs().argmax(1, keepdim=True))
         ahead = root.copysign(root * largest) @ signs[0].to(S)[:, :, None]
         return ahead[..., 0], (S @ signs[1].to(S)[:, :, None])[..., 0]
 
-    def _columns(self, f: Tensor, targets: Any) -> Tensor:
+    def columns(self, f: Tensor, targets: Any) -> Tensor:
         """S_i of every example, (n, C, C) in float64."""
         n, C = f.shape
         unit = torch.eye(C, dtype=f.dtype, device=f.device)
@@ -65,7 +65,7 @@ class RootBasis:
                 part = risk.rows(batch, [i])
                 f = risk.outputs(part)
                 grams.append(output_gram(f[0], risk.leaves))
-                roots.append(self._columns(f.detach(), part[1])[0].cpu())
+                roots.append(self.columns(f.detach(), part[1])[0].cpu())
         scaled = [gram / (float(gram.trace()) or 1.0) for gram in grams]
         common = torch.stack(scaled).sum(0)
         if not common.isfinite().all():
