@@ -54,6 +54,13 @@ class Draws:
         """The estimate of the sum."""
         return float(self.means.sum())
 
+    def of_few(self) -> tuple[float, float]:
+        """(value, variance at one draw a unit), if those drawn twice stand for all."""
+        again = self.counts > 1
+        times = len(again) / int(again.sum())
+        spread = self._deviations[again, -1] / (self.counts[again] - 1)
+        return times * float(self.means[again].sum()), times * float(spread.sum())
+
     @property
     def per_unit(self) -> float:
         """The mean number of draws."""

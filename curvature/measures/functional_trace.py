@@ -30,6 +30,8 @@ from curvature.operators import RiskOperator
 _PROBES = 4
 _PASSES = 2  # before there is a standard error
 _DEGREES = 8  # of freedom, before it is believed
+_LOOKED_AT, _LOOKS = 16, 4  # units, and probes of each, that tell how many it will take,
+_MANY = 4  # where there are as many times more units
 _PRODUCT = 3.5  # gradients that a product with R takes
 _FORWARD = 0.5  # with moving the weights
 
@@ -200,21 +202,39 @@ class FunctionalTrace:
         """A probe more for every unit."""
         self.advance()
 
+    def look(self) -> tuple[float, float] | None:
+        """(value, variance at one probe for every unit), as some units tell; None if all are few.
+
+        A round over all units costs as much as two or three probes before the first one.
+        """
+        every = len(self.draws[0].counts) // _LOOKED_AT
+        if self.exact or every < _MANY:
+            return None
+        wanted = torch.zeros_like(self.draws[0].counts)
+        wanted[::every] = _LOOKS
+        self._draw_all(wanted)
+        return self.draws[0].of_few()
+
     def advance(self, number: float = 1) -> None:
         """As many probes for every unit, at random one more of what isn't whole; two at first."""
         if self.exact:
             self._take_the_diagonal()
             return
-        budget = self.draws[0].budget + number if self.passes else _PASSES - 1
-        missing = self.draws[0].missing(budget)
-        for draws in self.draws:
-            draws.budget = budget
+        draws = self.draws[0]
+        is_first = bool((draws.counts == 0).any())
+        budget = max(number, _PASSES) - 1 if is_first else draws.budget + number
+        for each in self.draws:
+            each.budget = budget
+        self._draw_all(draws.missing(budget))
+
+    def _draw_all(self, numbers: Tensor) -> None:
+        """As many probes of each unit."""
         unit = 0
         with self.risk.evaluating():
             for batch, rows in zip(self.risk.batches, self.units, strict=True):
                 for chosen in rows:
-                    if missing[unit]:
-                        self._draw(unit, self.risk.rows(batch, chosen), int(missing[unit]))
+                    if numbers[unit]:
+                        self._draw(unit, self.risk.rows(batch, chosen), int(numbers[unit]))
                     unit += 1
 
     def _draw(self, unit: int, batch: Any, number: int) -> None:

@@ -21,6 +21,8 @@ from curvature.operators import RiskOperator
 Report = Callable[[MeasuredTrace], object]
 _UNITS = 64  # parameters for which products with all unit vectors are cheaper than probes
 _UNITS_ON_REQUEST = 4096  # the same where exactness is asked for
+_SURELY = 0.8  # of the passes that seem to lack
+_AT_FIRST = 32  # passes, after which there is something to report
 _KNOWN, _WELL_KNOWN = 32, 400  # degrees of freedom from which on a variance tells what is lacking
 
 
@@ -159,8 +161,10 @@ def split_trace(
     parts = _prepared(
         A, generator, exact=exact, scaled=scale_invariant, blocks=blocks, most_units=units
     )
-    for part in parts.all:
-        part.advance()
+    if parts.G is not None:
+        parts.G.advance()
+    if parts.R is not None:
+        parts.R.advance(_first_passes(parts, rtol, max_passes))
     while True:
         found = parts.estimate(rtol)
         if not math.isfinite(found.value):
@@ -176,6 +180,20 @@ def split_trace(
             return found
         wanted = (rtol * both[open_[0]].value / caution(both[open_[0]].degrees)) ** 2
         _advance_one(parts, open_[0], wanted, max_passes - found.passes)
+
+
+def _first_passes(parts: _Parts, rtol: float, most: float) -> float:
+    """Of tr(R): most of what it surely takes beside tr(G), as far as a few units tell."""
+    R, G = parts.R, parts.G
+    seen = R.look() if R is not None and G is not None else None
+    if R is None or G is None or seen is None:
+        return 1
+    value, variance = seen
+    known = G.value() + parts.diagonal * parts.risk.size
+    wanted = (rtol * max(abs(known), abs(known + value))) ** 2
+    whole = math.sqrt(variance * R.cost) + math.sqrt(G.variance() * G.passes * G.cost)
+    aim = math.sqrt(variance / R.cost) * whole / max(wanted, 1e-300)
+    return min(_SURELY * aim, _AT_FIRST, most - G.passes)
 
 
 def _advance_one(parts: _Parts, kind: int, wanted: float, left: float) -> None:
@@ -202,8 +220,8 @@ def _more(R: FunctionalTrace, kind: int, aim: float) -> float:
     """Passes towards ``aim``: most of what it surely takes, for each time costs a gradient more."""
     lacking, degrees = aim - R.passes, R.draws[kind].degrees()
     if degrees < _KNOWN:
-        return math.ceil(min(max(0.8 * lacking, 1.0), 3 * R.passes))
-    return lacking * (0.8 if degrees < _WELL_KNOWN else 1.02)
+        return math.ceil(min(max(_SURELY * lacking, 1.0), 3 * R.passes))
+    return lacking * (_SURELY if degrees < _WELL_KNOWN else 1.02)
 
 
 def _prepared(

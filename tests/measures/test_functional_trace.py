@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from curvature.empirical_risk import EmpiricalRisk
-from curvature.measures import units
+from curvature.measures import functional_trace, units
 from curvature.measures.draws import Draws
 from curvature.measures.functional_trace import FunctionalTrace, tensors_with_a_part
 from curvature.measures.output_differences import OutputDifferences
-from curvature.operators import functional_hessian
+from curvature.measures.trace import trace
+from curvature.operators import functional_hessian, hessian
 from tests.conftest import seeded
 from tests.corpus.case import f64, randn
 
@@ -65,13 +66,18 @@ def names() -> tuple[str, ...]:
     return tuple(tensors_with_a_part(risk(), seeded(0)))
 
 
-@pytest.mark.parametrize("dtype", [f64, torch.float32])
-def test_the_stated_error_is_the_error(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "looked_at"), [(f64, 7), (f64, 2), (torch.float32, 7)])
+def test_the_stated_error_is_the_error(
+    dtype: torch.dtype, looked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functional_trace, "_LOOKED_AT", looked_at)
+    monkeypatch.setattr(functional_trace, "_MANY", 2)
     found = FunctionalTrace(risk(dtype), seeded(0), names(), scaled=True)
     assert "by differences" in found.method
     gaps: list[list[float]] = [[], []]
     for seed in range(20):
         found.draws = [Draws(len(found.unit_sizes), 1, seeded(seed)) for _ in range(2)]
+        assert (found.look() is None) == (looked_at == 7)
         found.advance()
         found.advance(4)
         for kind in range(2):
@@ -99,6 +105,42 @@ def test_without_what_linear_layers_add_the_mean_stays_and_the_variance_falls() 
     assert float(gap.std()) > 0
     assert abs(float(gap.mean())) <= 4 * float(gap.std()) / 20
     assert forms[:, 0].var() < 0.9 * forms[:, 1].var()
+
+
+def test_some_units_tell_what_all_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functional_trace, "_LOOKED_AT", 3)
+    monkeypatch.setattr(functional_trace, "_MANY", 2)
+    found = FunctionalTrace(risk(), seeded(0), names())
+    monkeypatch.setattr(functional_trace, "_LOOKS", 40)
+    seen = found.look()
+    assert seen is not None
+    assert found.passes == 4 * 40 / 7
+    found.advance(60)
+    assert found.passes >= 60
+    assert seen[1] == pytest.approx(60 * found.variance(), rel=0.7)
+
+
+def test_a_trace_takes_few_rounds_over_all_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "_USES", 0)
+    monkeypatch.setattr(units, "_LEAST", 1)
+    advanced: list[float] = []
+    advance = FunctionalTrace.advance
+
+    def counted(self: FunctionalTrace, number: float = 1) -> None:
+        advance(self, number)
+        advanced.append(self.passes)
+
+    monkeypatch.setattr(FunctionalTrace, "advance", counted)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Tokens().double()
+    y = torch.randint(4, (96,), generator=seeded(1))
+    found = trace(
+        hessian(model, "cross_entropy", (randn(96, 12, 3), y)), rtol=0.02, generator=seeded(0)
+    )
+    assert found.converged
+    assert advanced[0] > 3
+    assert len(advanced) <= 4
 
 
 def test_rounds_of_draws_add_up_whatever_their_size() -> None:
