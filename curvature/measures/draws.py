@@ -55,10 +55,10 @@ class Draws:
         return float(self.means.sum())
 
     def of_few(self) -> tuple[float, float]:
-        """(value, variance at one draw a unit), if those drawn twice stand for all."""
+        """(value, variance at one draw a unit as they are shared), as those drawn twice tell."""
         again = self.counts > 1
         times = len(again) / int(again.sum())
-        spread = self._deviations[again, -1] / (self.counts[again] - 1)
+        spread = self._deviations[again, -1] / (self.counts[again] - 1) / self.share[again]
         return times * float(self.means[again].sum()), times * float(spread.sum())
 
     @property

@@ -32,6 +32,8 @@ _PASSES = 2  # before there is a standard error
 _DEGREES = 8  # of freedom, before it is believed
 _LOOKED_AT, _LOOKS = 16, 4  # units, and probes of each, that tell how many it will take,
 _MANY = 4  # where there are as many times more units
+_SORTED = 4  # units whose examples are sorted,
+_GROUPS = 8  # where there are as many such groups
 _PRODUCT = 3.5  # gradients that a product with R takes
 _FORWARD = 0.5  # with moving the weights
 
@@ -140,6 +142,7 @@ class FunctionalTrace:
         at_once = units.examples_in_one(risk) if self._steps else max(sizes)
         self.units = units.cut(sizes, at_once)
         count = 1 if exact else sum(map(len, self.units))
+        self._groups = torch.arange(count)  # of units that take up examples at random
         self.draws = [Draws(count, columns, generator) for _ in self._kinds]
 
     @property
@@ -174,12 +177,36 @@ class FunctionalTrace:
 
     @property
     def unit_sizes(self) -> list[int]:
-        """How many examples each unit holds, in order."""
-        return units.sizes(self.units)
+        """How many examples each unit holds, in order; or units sorted together."""
+        found: list[int] = self._grouped(torch.tensor(units.sizes(self.units))).tolist()
+        return found
 
     def by_unit(self, kind: int = 0) -> Tensor | None:
-        """What each unit adds to the value; None where these are whole batches."""
-        return self.draws[kind].means.sum(1) if self._steps else None
+        """What each of these adds to the value; None where units are whole batches."""
+        return self._grouped(self.draws[kind].means.sum(1)) if self._steps else None
+
+    def _grouped(self, values: Tensor) -> Tensor:
+        return values.new_zeros(int(self._groups[-1]) + 1).index_add_(0, self._groups, values)
+
+    def weigh(self, residuals: Tensor) -> None:
+        """Share the probes in proportion to the ``residuals`` ‖∂ℓ/∂f‖ of all examples.
+
+        R_i grows with them. Examples with like ones come together, where enough groups are left
+        that hold examples as they come. Before the first draw.
+        """
+        if not self._steps:
+            return
+        count = sum(-(-len(batch) // _SORTED) for batch in self.units)
+        if count >= _GROUPS:
+            self.units, self._groups = units.alike(self.units, residuals, _SORTED)
+        by_batch = torch.split(residuals.square(), [sum(map(len, rows)) for rows in self.units])
+        spread = [
+            own[rows].sum().sqrt()
+            for own, batch in zip(by_batch, self.units, strict=True)
+            for rows in batch
+        ]
+        for draws in self.draws:
+            draws.weigh(torch.stack(spread))
 
     def blocks(self) -> tuple[dict[str, float], dict[str, float]] | None:
         """Each tensor's part and its variance, where they were taken apart."""
@@ -211,7 +238,7 @@ class FunctionalTrace:
         if self.exact or every < _MANY:
             return None
         wanted = torch.zeros_like(self.draws[0].counts)
-        wanted[::every] = _LOOKS
+        wanted[:: every - 1 + every % 2] = _LOOKS  # an odd step: of all places in a sorted group
         self._draw_all(wanted)
         return self.draws[0].of_few()
 

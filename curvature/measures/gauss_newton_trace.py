@@ -5,6 +5,7 @@ tr(J_iᵀΛ_iJ_i) = E‖J_iᵀS_iε‖² for random signs ε: squared norms of p
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -40,6 +41,7 @@ class GaussNewtonTrace:
     """A growing estimate of tr(G); a unit of its draws is an example, or a few together.
 
     ``scaled``: of Σ w_j² G_jj too, in ``draws[1]``; then no rule applies, and few are together.
+    ``residuals``: ‖∂ℓ/∂f‖ of all examples in order, once there was a pass.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class GaussNewtonTrace:
         assert risk.loss.root_product is not None
         self.risk = risk
         self._root = risk.loss.root_product
+        self._gradient = risk.loss.gradient
         self._basis = None if exact else RootBasis(risk)
         self._generator = generator
         self._names = list(risk.params)
@@ -74,6 +77,8 @@ class GaussNewtonTrace:
             self._cross = CrossTerms(count, len(self._names))
         self._numbers = 0  # of an example in the largest output of a layer, once that is known
         self._tally: Tally | None = None  # of the first pass
+        self._starts = [0, *itertools.accumulate(sizes(self._units))]
+        self.residuals = torch.zeros(sum(batches), dtype=torch.float64)
         self._least = max(_FIRST_BUDGET, _AGAIN / count)
 
     @property
@@ -244,14 +249,14 @@ class GaussNewtonTrace:
         if self._basis is None:
             for v in self._columns(f.detach(), part[1]):
                 total += self._squares(recording, v, len(units))
-            self._count(part, f)
+            self._count(part, units, f)
             return total, torch.zeros(len(units), dtype=torch.float64)
         signs = signs.transpose(0, 1).to(f) * 2 - 1
         v, other = self._basis.vectors(f.detach(), part[1], signs)
         total += self._squares(recording, v, len(units))
         if self._cross is not None and foretold(f):
             self._foretell(self._cross, part, units, v, f.detach(), total[0])
-        self._count(part, f)
+        self._count(part, units, f)
         return total, other.double().reshape(len(units), -1).square().sum(1).cpu()
 
     def _foretell(
@@ -268,8 +273,12 @@ class GaussNewtonTrace:
         if by_chance is not None:
             values -= by_chance
 
-    def _count(self, part: Any, f: Tensor) -> None:
+    def _count(self, part: Any, units: list[_Unit], f: Tensor) -> None:
         """Once for each example: where memory ran out on the way, this wasn't reached."""
+        numbers = [i for unit in units for i in range(*self._starts[unit.tag : unit.tag + 2])]
+        if len(f) == len(numbers):
+            r = self._gradient(f.detach(), part[1])
+            self.residuals[numbers] = r.reshape(len(r), -1).norm(dim=1).cpu().double()
         if self._tally is not None:
             self._tally.add(*self.risk.sum_and_weight(part, f.detach())[:2])
 

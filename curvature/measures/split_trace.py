@@ -164,6 +164,8 @@ def split_trace(
     if parts.G is not None:
         parts.G.advance()
     if parts.R is not None:
+        if parts.G is not None:
+            parts.R.weigh(parts.G.residuals)
         parts.R.advance(_first_passes(parts, rtol, max_passes))
     while True:
         found = parts.estimate(rtol)

@@ -7,8 +7,10 @@ so the more positions, the fewer examples outweigh the moving.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from curvature.empirical_risk import EmpiricalRisk
@@ -34,6 +36,27 @@ def cut(batches: Sequence[int], at_once: int) -> list[list[list[int]]]:
     return [
         [list(range(i, min(i + at_once, n))) for i in range(0, n, max(1, at_once))] for n in batches
     ]
+
+
+def alike(
+    units: list[list[list[int]]], residuals: Tensor, together: int
+) -> tuple[list[list[list[int]]], Tensor]:
+    """The rows of every ``together`` units of a batch sorted by their residual, and cut as before.
+
+    ``residuals`` are those of all examples in order. Also the group that each unit is of.
+    """
+    found, groups = [], []
+    left = residuals
+    for batch in units:
+        n = sum(map(len, batch))
+        own, left = left[:n].tolist(), left[n:]
+        new = []
+        for few in (batch[i : i + together] for i in range(0, len(batch), together)):
+            rows = iter(sorted((row for unit in few for row in unit), key=own.__getitem__))
+            new += [list(islice(rows, len(unit))) for unit in few]
+            groups += [groups[-1] + 1 if groups else 0] * len(few)
+        found.append(new)
+    return found, torch.tensor(groups)
 
 
 def sizes(units: list[list[list[int]]]) -> list[int]:

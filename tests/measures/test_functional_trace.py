@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.measures import functional_trace, units
 from curvature.measures.draws import Draws
 from curvature.measures.functional_trace import FunctionalTrace, tensors_with_a_part
+from curvature.measures.gauss_newton_trace import GaussNewtonTrace
 from curvature.measures.output_differences import OutputDifferences
 from curvature.measures.trace import trace
 from curvature.operators import functional_hessian, hessian
@@ -61,22 +64,38 @@ def exact(kind: int = 0) -> float:
     return found.value(kind)
 
 
+def residuals() -> Tensor:
+    """‖p − y‖ of every example."""
+    batches = [(risk().outputs(batch).detach(), batch[1]) for batch in risk().batches]
+    p = torch.cat([f for f, _ in batches]).softmax(1)
+    return (p - F.one_hot(torch.cat([y for _, y in batches]), 4)).norm(dim=1)
+
+
 @functools.cache
 def names() -> tuple[str, ...]:
     return tuple(tensors_with_a_part(risk(), seeded(0)))
 
 
-@pytest.mark.parametrize(("dtype", "looked_at"), [(f64, 7), (f64, 2), (torch.float32, 7)])
+@pytest.mark.parametrize(
+    ("dtype", "looked_at", "groups"), [(f64, 7, 9), (f64, 2, 9), (f64, 2, 2), (torch.float32, 7, 9)]
+)
 def test_the_stated_error_is_the_error(
-    dtype: torch.dtype, looked_at: int, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, looked_at: int, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(functional_trace, "_LOOKED_AT", looked_at)
     monkeypatch.setattr(functional_trace, "_MANY", 2)
+    monkeypatch.setattr(functional_trace, "_GROUPS", groups)
     found = FunctionalTrace(risk(dtype), seeded(0), names(), scaled=True)
+    count = len(found.unit_sizes)
+    found.weigh(residuals())
+    assert (len(found.unit_sizes) < count) == (groups == 2)
+    shares = [each.share for each in found.draws]
     assert "by differences" in found.method
     gaps: list[list[float]] = [[], []]
     for seed in range(20):
-        found.draws = [Draws(len(found.unit_sizes), 1, seeded(seed)) for _ in range(2)]
+        found.draws = [Draws(count, 1, seeded(seed)) for _ in range(2)]
+        for each, share in zip(found.draws, shares, strict=True):
+            each.share = share
         assert (found.look() is None) == (looked_at == 7)
         found.advance()
         found.advance(4)
@@ -108,13 +127,13 @@ def test_without_what_linear_layers_add_the_mean_stays_and_the_variance_falls() 
 
 
 def test_some_units_tell_what_all_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functional_trace, "_LOOKED_AT", 3)
+    monkeypatch.setattr(functional_trace, "_LOOKED_AT", 2)
     monkeypatch.setattr(functional_trace, "_MANY", 2)
     found = FunctionalTrace(risk(), seeded(0), names())
     monkeypatch.setattr(functional_trace, "_LOOKS", 40)
     seen = found.look()
     assert seen is not None
-    assert found.passes == 4 * 40 / 7
+    assert found.passes == 3 * 40 / 7
     found.advance(60)
     assert found.passes >= 60
     assert seen[1] == pytest.approx(60 * found.variance(), rel=0.7)
@@ -141,6 +160,45 @@ def test_a_trace_takes_few_rounds_over_all_units(monkeypatch: pytest.MonkeyPatch
     assert found.converged
     assert advanced[0] > 3
     assert len(advanced) <= 4
+
+
+def test_alike_examples_share_a_probe_and_larger_ones_have_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(functional_trace, "_GROUPS", 2)
+    G = GaussNewtonTrace(risk(), seeded(0))
+    G.advance()
+    assert torch.allclose(G.residuals, residuals())
+    found = FunctionalTrace(risk(), seeded(0), names())
+    found.weigh(G.residuals)
+    assert found.unit_sizes == [10, 10, 4]
+    for start, rows in zip((0, 10, 20), found.units, strict=True):
+        assert sorted(i for unit in rows for i in unit) == list(range(len(sum(rows, []))))
+        sizes = [G.residuals[[start + i for i in unit]] for unit in rows]
+        assert all(a.max() <= b.min() for a, b in itertools.pairwise(sizes))
+    share = found.draws[0].share
+    assert share[0] < share[1]
+    assert share.mean() == pytest.approx(1)
+    found.advance(9)
+    by_unit = found.by_unit()
+    assert by_unit is not None
+    assert len(by_unit) == 3
+    assert float(by_unit.sum()) == pytest.approx(found.value())
+
+
+def test_sorted_units_leave_the_sampling_error_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "_USES", 0)
+    monkeypatch.setattr(units, "_LEAST", 2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Tokens().double()
+    y = torch.randint(4, (192,), generator=seeded(1))
+    H = hessian(model, "cross_entropy", (4 * randn(192, 12, 3), y))
+    errors = []
+    for groups in (8, 1000):
+        monkeypatch.setattr(functional_trace, "_GROUPS", groups)
+        errors.append(trace(H, rtol=0.02, generator=seeded(0)).sampling_error)
+    assert errors[0] == pytest.approx(errors[1], rel=0.35)
 
 
 def test_rounds_of_draws_add_up_whatever_their_size() -> None:
