@@ -80,27 +80,24 @@ def leading_dimensions(batch: Any) -> set[int]:
 
 def shapes_in(batch: Any) -> list[tuple[int, ...]]:
     """The shapes of all tensors in it, in order."""
-    found: list[tuple[int, ...]] = []
+    return [tuple(t.shape) for t in tensors_in(batch)]
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    """The tensors in it, in order."""
+    found: list[Tensor] = []
 
     def look(t: Tensor) -> Tensor:
-        found.append(tuple(t.shape))
+        found.append(t)
         return t
 
-    map_tensors(batch, look)
+    map_tensors(tree, look)
     return found
 
 
 def floats_in(tree: Any) -> list[Tensor]:
     """The tensors of floats in it, in order."""
-    found: list[Tensor] = []
-
-    def look(t: Tensor) -> Tensor:
-        if t.is_floating_point():
-            found.append(t)
-        return t
-
-    map_tensors(tree, look)
-    return found
+    return [t for t in tensors_in(tree) if t.is_floating_point()]
 
 
 def with_floats(tree: Any, tensors: Sequence[Tensor]) -> Any:
