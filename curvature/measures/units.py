@@ -45,7 +45,8 @@ def alike(
 
     ``residuals`` are those of all examples in order. Also the group that each unit is of.
     """
-    found, groups = [], []
+    found: list[list[list[int]]] = []
+    groups: list[int] = []
     left = residuals
     for batch in units:
         n = sum(map(len, batch))

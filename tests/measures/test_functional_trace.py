@@ -173,7 +173,7 @@ def test_alike_examples_share_a_probe_and_larger_ones_have_more(
     found.weigh(G.residuals)
     assert found.unit_sizes == [10, 10, 4]
     for start, rows in zip((0, 10, 20), found.units, strict=True):
-        assert sorted(i for unit in rows for i in unit) == list(range(len(sum(rows, []))))
+        assert sorted(i for unit in rows for i in unit) == list(range(sum(map(len, rows))))
         sizes = [G.residuals[[start + i for i in unit]] for unit in rows]
         assert all(a.max() <= b.min() for a, b in itertools.pairwise(sizes))
     share = found.draws[0].share
@@ -188,16 +188,16 @@ def test_alike_examples_share_a_probe_and_larger_ones_have_more(
 
 def test_sorted_units_leave_the_sampling_error_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(units, "_USES", 0)
-    monkeypatch.setattr(units, "_LEAST", 2)
+    monkeypatch.setattr(units, "_LEAST", 8)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Tokens().double()
-    y = torch.randint(4, (192,), generator=seeded(1))
-    H = hessian(model, "cross_entropy", (4 * randn(192, 12, 3), y))
+    y = torch.randint(4, (768,), generator=seeded(1))
+    H = hessian(model, "cross_entropy", (4 * randn(768, 12, 3), y))
     errors = []
     for groups in (8, 1000):
         monkeypatch.setattr(functional_trace, "_GROUPS", groups)
-        errors.append(trace(H, rtol=0.02, generator=seeded(0)).sampling_error)
+        errors.append(trace(H, rtol=0.05, generator=seeded(0)).sampling_error)
     assert errors[0] == pytest.approx(errors[1], rel=0.35)
 
 
