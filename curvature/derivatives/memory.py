@@ -10,7 +10,7 @@ import torch
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether an error of PyTorch's says that an allocation failed, on whatever device."""
     text = str(error)
     return (

@@ -1,6 +1,7 @@
 """‖J_iᵀs_i‖² for a seed vector s_i per example, J_i the Jacobian of its outputs by the parameters.
 
 One backward pass to the layers' outputs; rules turn (input, output gradient) into squared norms.
+Parameters (1, …) that are broadcast over the examples get a row for each (`broadcast`).
 What no rule covers is differentiated for all examples of the call at once: with independent
 random signs in the seeds E‖Σ_i J_iᵀs_i‖² = Σ_i ‖J_iᵀs_i‖², for any module.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
+from curvature.derivatives.broadcast import expanded, misread, places
 from curvature.derivatives.layer_rules import Rule, rule_of
 
 _ALONE = 4  # examples of a batch whose gradients are taken by themselves, to check the rules
@@ -25,7 +27,10 @@ _ALONE = 4  # examples of a batch whose gradients are taken by themselves, to ch
 
 @dataclass(frozen=True)
 class _Use:
-    """A call of a module that has a rule; ``names``: its parameters, by their own names."""
+    """A call of a module that has a rule; ``names``: its parameters, by their own names.
+
+    Or the rows that stand in for a parameter.
+    """
 
     edge: GradientEdge
     names: dict[str, str]
@@ -78,12 +83,14 @@ def record(
     *,
     avoid: Collection[str] = (),
     by_example: bool = False,
+    examples: int | None = None,
 ) -> Recording:
     """Run ``forward`` with hooks on every layer that has a rule.
 
     A parameter is left to ``rest`` if it is in ``avoid``, or if the graph uses it other than once
     in one such layer: counted in the graph itself, so functional uses and ties are found.
     ``by_example``: also if the layer's first dimension isn't that of the outputs.
+    ``examples``: how many there are, for parameters (1, …) to get as many rows.
     """
     names = {id(p): name for name, p in params.items() if name not in avoid}
     uses: list[_Use] = []
@@ -94,12 +101,16 @@ def record(
         rule = rule_of(module)
         if rule is not None and own and set(module._parameters) <= {"weight", "bias"}:
             hooks.append(module.register_forward_hook(_hook(rule, own, uses, received)))
+    where = {} if examples is None else places(model, _without(avoid, params))
     try:
-        outputs = forward()
+        with expanded(where, examples or 1) as rows:
+            outputs = forward()
     finally:
         for hook in hooks:
             hook.remove()
-    counts, nodes = _walk(outputs, {use.edge.node for use in uses})
+    of_rows = [_of_rows(name, t, received) for name, t in rows.items() if t.requires_grad]
+    counts, nodes = _walk(outputs, {use.edge.node for use in [*uses, *of_rows]})
+    uses += [use for use in of_rows if use.edge.node in nodes]  # the others weren't read
     recorded = Counter(name for use in uses for name in use.names.values())
     covered = {name for name, times in recorded.items() if times == counts[id(params[name])] == 1}
     if by_example:
@@ -135,6 +146,15 @@ def _hook(
         uses.append(_Use(get_gradient_edge(output), own, handle, lengths, output.numel()))
 
     return hook
+
+
+def _of_rows(name: str, rows: Tensor, received: dict[str, Tensor]) -> _Use:
+    @torch.no_grad()
+    def take(g: Tensor) -> None:
+        received[name] = g.flatten(1).square().sum(1)
+
+    handle = rows.register_hook(take)  # type: ignore[no-untyped-call]
+    return _Use(get_gradient_edge(rows), {name: name}, handle, {len(rows)}, 0)
 
 
 def _squares(g: Tensor, w: Tensor | None) -> Tensor:
@@ -182,15 +202,19 @@ def distrusted(
 
     ``batches`` are small ones, told by their examples: ``forward(k, i)`` gives the outputs of
     example i of batch k alone, ``forward(k, None)`` those of batch k. Finds layers whose first
-    dimension is not the examples, patched modules, examples that see each other, and what no
-    example reaches. Four of the first batch and one of each other are looked at alone, and more
+    dimension is not the examples, patched modules, examples that see each other, parameters that
+    don't mean the same as rows (which a batch of one example can't show), and what no example
+    reaches. Four of the first batch and one of each other are looked at alone, and more
     while there is a layer that none of them reached.
     """
     seen: set[str] = set()
     wrong: set[str] = set()
     used: set[str] = set()
     for k, examples in enumerate(batches):
-        recording = record(model, params, partial(forward, k, None), avoid=wrong, by_example=True)
+        batch = partial(forward, k, None)
+        wrong |= misread(model, _without(wrong, params), batch, examples, rtol=rtol)
+        recording = record(model, params, batch, avoid=wrong, by_example=True, examples=examples)
+        unproven = set(places(model, params)) if examples == 1 else set()
         used |= recording.covered | set(recording.rest)
         wrong |= set(recording.rest)
         seeds = torch.randn(recording.outputs.shape, generator=generator)
@@ -205,7 +229,7 @@ def distrusted(
             open_ = {name: params[name] for name in apart if name not in wrong}
             if not open_ or (number >= enough and seen >= set(open_)):
                 break
-            alone = record(model, open_, partial(forward, k, i), by_example=True)
+            alone = record(model, open_, partial(forward, k, i), by_example=True, examples=1)
             wrong |= set(alone.rest)
             grads = torch.autograd.grad(
                 alone.outputs, list(open_.values()), seeds[i : i + 1], materialize_grads=True
@@ -217,6 +241,17 @@ def distrusted(
             for name, square in exact.items():
                 if not abs(float(apart[name][i]) - square) <= rtol * max(square, least):
                     wrong.add(name)
-                elif square > 0:
+                elif square > 0 and name not in unproven:
                     seen.add(name)
-    return set(params) - (seen - wrong), used
+    avoid = set(params) - (seen - wrong)
+    rows = set(places(model, params))
+    if rows & avoid and any(  # the others haven't been seen without these
+        misread(model, _without(avoid, params), partial(forward, k, None), n, rtol=rtol)
+        for k, n in enumerate(batches)
+    ):
+        avoid |= rows
+    return avoid, used
+
+
+def _without(names: Collection[str], params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: p for name, p in params.items() if name not in names}

@@ -231,6 +231,7 @@ class GaussNewtonTrace:
             lambda: self.risk.outputs(part),
             avoid=self._avoid,
             by_example=True,
+            examples=examples(part),
         )
         f = recording.outputs
         self._numbers = max(self._numbers, recording.largest // len(f))

@@ -167,6 +167,70 @@ def test_blocks_of_a_smooth_network_lie_within_their_errors() -> None:
     assert abs(scaled.value - dense_scaled(model)) <= 4 * scaled.standard_error
 
 
+def gauss_newton_diagonal(model: nn.Module, X: Tensor, labels: Tensor) -> dict[str, float]:
+    """Each tensor's Σ_ab Λ_ab ⟨∂f_a, ∂f_b⟩, in the mean over the examples."""
+    params = dict(model.named_parameters())
+    sums = dict.fromkeys(params, 0.0)
+    for x in X:
+        (f,) = model(x[None])
+        each = [torch.autograd.grad(f_a, list(params.values()), retain_graph=True) for f_a in f]
+        p = f.detach().softmax(0)
+        root = torch.diag(p) - torch.outer(p, p)
+        for k, name in enumerate(params):
+            J = torch.stack([g[k].flatten() for g in each])
+            sums[name] += float((root * (J @ J.mT)).sum()) / len(X)
+    return sums
+
+
+@pytest.mark.parametrize("kind", [ggn, hessian])
+def test_class_tokens_and_positions_of_a_vision_transformer_have_exact_blocks(kind: Any) -> None:
+    model = curvature.models.build(
+        "vit_study:width=4,depth=1,heads=2,mlp=2", input_shape=(1, 4, 8), classes=3
+    ).double()
+    with torch.no_grad():
+        for k, p in enumerate(model.parameters()):
+            p.copy_(0.3 * randn(*p.shape, seed=k))
+    x, y = randn(7, 1, 4, 8), torch.randint(3, (7,), generator=seeded(2))
+    found = trace(kind(model, "cross_entropy", (x, y), batch_size=3), method="exact")
+    expected = (
+        gauss_newton_diagonal(model, x, y)
+        if kind is ggn
+        else {name: float(d.sum()) for name, d in dense_diagonal(model, x, y).items()}
+    )
+    assert {"cls_token", "pos_embed"} <= set(found.blocks)
+    assert found.blocks == pytest.approx(expected, rel=1e-8, abs=1e-10)
+    assert found.value == pytest.approx(sum(expected.values()), rel=1e-9)
+    assert found.standard_error == 0
+
+
+def test_a_vision_transformer_goes_by_signs_as_a_whole() -> None:
+    model = curvature.models.build(
+        "vit_study:width=4,depth=1,heads=2,mlp=2", input_shape=(1, 4, 8), classes=3
+    ).double()
+    x, y = randn(25, 1, 4, 8), torch.randint(3, (25,), generator=seeded(2))
+    found = trace(ggn(model, "cross_entropy", (x, y), batch_size=12), rtol=0.05)
+    assert found.method.endswith("tr(G) by signs")
+    exact = sum(gauss_newton_diagonal(model, x, y).values())
+    assert abs(found.value - exact) <= 4 * found.standard_error
+
+
+def test_a_parameter_in_no_layer_and_without_rows_is_told() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network(nn.ReLU)
+            self.shift, self.row = nn.Parameter(randn(6)), nn.Parameter(randn(1, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x * self.row[0] + self.shift)
+
+    model = Shifted()
+    G = ggn(model, "cross_entropy", (X, LABELS), batch_size=25)
+    assert "8 examples at a time for shift, row" in trace(G, rtol=0.1).method
+    expected = gauss_newton_diagonal(model, X, LABELS)
+    assert trace(G, method="exact").blocks == pytest.approx(expected, rel=1e-9)
+
+
 def test_the_examples_spread_counts_the_functional_hessian() -> None:
     x, y = randn(200, 6, seed=5), torch.randint(5, (200,), generator=seeded(6))
     model = network(nn.GELU)
