@@ -21,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from curvature.derivatives.broadcast import expanded, misread, places
 from curvature.derivatives.layer_rules import Rule, rule_of
+from curvature.derivatives.memory import is_out_of_memory
 
 _ALONE = 4  # examples of a batch whose gradients are taken by themselves, to check the rules
 
@@ -103,7 +104,14 @@ def record(
             hooks.append(module.register_forward_hook(_hook(rule, own, uses, received)))
     where = {} if examples is None else places(model, _without(avoid, params))
     try:
-        with expanded(where, examples or 1) as rows:
+        try:
+            with expanded(where, examples or 1) as rows:
+                outputs = forward()
+        except Exception as error:  # a size of image, say, for which none was checked
+            if not where or is_out_of_memory(error):
+                raise
+            uses.clear()
+            rows = {}
             outputs = forward()
     finally:
         for hook in hooks:

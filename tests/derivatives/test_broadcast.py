@@ -187,8 +187,10 @@ def test_a_parameter_of_two_modules_is_left_alone() -> None:
 
 
 def test_a_failing_model_has_its_parameters_back() -> None:
+    rows = []
+
     def fails(m: Tokens, x: Tensor) -> Tensor:
-        assert len(m.p) == len(x)
+        rows.append(len(m.p))
         raise KeyError("stop")
 
     model = moved(Tokens(fails))
@@ -197,6 +199,19 @@ def test_a_failing_model_has_its_parameters_back() -> None:
         record(model, before, lambda: model(X), examples=N)
     assert all(p is before[name] for name, p in model.named_parameters())
     assert not model.inner._forward_hooks
+    assert rows == [N, 1]
+
+
+def test_a_model_that_fails_with_rows_is_run_without() -> None:
+    """As it may on a size of input that wasn't among those checked."""
+    model = moved(Tokens(lambda m, x: x + m.p.reshape(1, T, C)))
+    seeds = randn(N, 2, seed=3)
+    recording = record(model, params_of(model), lambda: model(X), by_example=True, examples=len(X))
+    assert set(recording.rest) == {"p"}
+    apart, _ = recording.squared_norms(seeds)
+    exact = gradients(model, X, seeds)
+    for name in ("inner.weight", "out.weight", "out.bias"):
+        assert torch.allclose(apart[name], exact[name].flatten(1).square().sum(1))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
