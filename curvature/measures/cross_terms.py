@@ -15,7 +15,7 @@ from torch import Tensor
 
 _FOLDS = 4
 _OUTPUTS = 16  # more have too many products
-_EACH = 8  # draws there must be for a product
+_EACH = 32  # draws there must be for a product: of fewer it scattered more than without
 _RIDGE = 0.01  # of the mean square of a product
 _CLEARLY = 0.5  # of what is foretold, that is right, for it to be subtracted
 

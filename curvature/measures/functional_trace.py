@@ -26,6 +26,7 @@ from curvature.measures import units
 from curvature.measures.draws import Draws
 from curvature.measures.output_differences import OutputDifferences, Step
 from curvature.operators import RiskOperator
+from curvature.operators.ways import PLAIN
 
 _PROBES = 4
 _PASSES = 2  # before there is a standard error
@@ -36,6 +37,7 @@ _SORTED = 4  # units whose examples are sorted,
 _GROUPS = 8  # where there are as many such groups
 _PRODUCT = 3.5  # gradients that a product with R takes
 _FORWARD = 0.5  # with moving the weights
+_CENTER = 1.2  # with what every probe of some examples needs
 
 
 def tensors_with_a_part(risk: EmpiricalRisk, generator: torch.Generator) -> list[str]:
@@ -141,8 +143,9 @@ class FunctionalTrace:
         sizes = [examples(batch) for batch in risk.batches]
         at_once = units.examples_in_one(risk) if self._steps else max(sizes)
         self.units = units.cut(sizes, at_once)
-        count = 1 if exact else sum(map(len, self.units))
-        self._groups = torch.arange(count)  # of units that take up examples at random
+        number = sum(map(len, self.units))
+        count = 1 if exact else number
+        self._groups = torch.arange(number)  # of units, that hold examples as they come
         self.draws = [Draws(count, columns, generator) for _ in self._kinds]
 
     @property
@@ -152,7 +155,7 @@ class FunctionalTrace:
             return "tr(H−G) exactly"
         if not self._steps:
             return "tr(H−G) by probes"
-        shared = f"{max(self.unit_sizes)} examples a probe"
+        shared = f"{max(units.sizes(self.units))} examples a probe"
         return f"tr(H−G) by differences of the outputs, {shared}, h = {self._steps[0].h:g}"
 
     @property
@@ -161,6 +164,11 @@ class FunctionalTrace:
         if not self._steps:
             return _PRODUCT
         return sum(_FORWARD * (1 if step.one_sided else 2) for step in self._steps)
+
+    @property
+    def round(self) -> float:
+        """Gradients that a round takes besides."""
+        return _CENTER if self._steps else 0.0
 
     @property
     def passes(self) -> float:
@@ -315,7 +323,9 @@ class FunctionalTrace:
         few = _representatives(self.risk).parts
         self._differences = OutputDifferences(self.risk, few[0], self._parts)
         plain = OutputDifferences(self.risk, few[0], self._parts, plain=True)
-        terms = [self._operator.term(part) for part in few]
+        plainly = RiskOperator(self.risk, "functional_hessian")
+        plainly.way = PLAIN  # to look for a faster one takes longer than these few products
+        terms = [plainly.term(part) for part in few]
         steps = []
         for kind in self._kinds:
             probes = [self._direction(kind) for _ in range(_PROBES)]

@@ -161,11 +161,7 @@ def split_trace(
     parts = _prepared(
         A, generator, exact=exact, scaled=scale_invariant, blocks=blocks, most_units=units
     )
-    if parts.G is not None:
-        parts.G.advance()
     if parts.R is not None:
-        if parts.G is not None:
-            parts.R.weigh(parts.G.residuals)
         parts.R.advance(_first_passes(parts, rtol, max_passes))
     while True:
         found = parts.estimate(rtol)
@@ -214,8 +210,14 @@ def _advance_one(parts: _Parts, kind: int, wanted: float, left: float) -> None:
     aim, part = max(zip(aims, open_, strict=True), key=lambda pair: pair[0] / pair[1].passes)
     if isinstance(part, GaussNewtonTrace):
         part.advance(part.budget_for(part.variance(kind) * part.passes / aim, kind))
-    else:
-        part.advance(min(_more(part, kind, aim), max(left, 1.0)))
+        return
+    others = wanted - part.variance(kind)  # variance that is left to tr(G)
+    if parts.G is not None and others > 0:
+        lacking = parts.G.passes * (parts.G.variance(kind) / others - 1)
+        if 0 < lacking * parts.G.cost < part.round + (aim - part.passes) * part.cost:
+            parts.G.advance(parts.G.budget_for(others, kind))
+            return
+    part.advance(min(_more(part, kind, aim), max(left, 1.0)))
 
 
 def _more(R: FunctionalTrace, kind: int, aim: float) -> float:
@@ -241,7 +243,10 @@ def _prepared(
     G = R = None
     if A.kind != "functional_hessian":
         G = GaussNewtonTrace(risk, generator, exact=exact, scaled=scaled)
+        G.advance()  # surveys the risk on the way
     if curved:
         by_units = size <= most_units
         R = FunctionalTrace(risk, generator, curved, scaled=scaled, blocks=blocks, exact=by_units)
+        if G is not None:
+            R.weigh(G.residuals)
     return _Parts(risk, A.diagonal, scaled, G, R, shown=A.kind != "ggn" and not curved)

@@ -45,7 +45,7 @@ def test_where_all_are_alike_no_chance_is_left(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("alike", [0.0, 1.0])
 def test_what_is_subtracted_is_nothing_on_average(alike: float) -> None:
     """Of roots and matrices K that stay, over signs that change; K_i common or not."""
-    n, C = 160, 3
+    n, C = 200, 3
     root = randn(n, C, C, seed=1)
     own = randn(n, C, C, seed=2)
     K = alike * randn(C, C, seed=3) + (1 - alike) * own
@@ -71,8 +71,8 @@ def test_what_is_subtracted_is_nothing_on_average(alike: float) -> None:
 
 
 def test_few_draws_and_many_outputs_foretell_nothing() -> None:
-    cross = CrossTerms(8 * 6 - 1, 1)
-    n = 8 * 6 - 1
+    n = 32 * 6 - 1
+    cross = CrossTerms(n, 1)
     root, v = randn(n, 3, 3), randn(n, 3)
     cross.see(torch.arange(n), v, root, torch.ones(n, 1, dtype=f64))
     assert cross.learn() is None

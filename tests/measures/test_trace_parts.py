@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import curvature
+from curvature import models
 from curvature.derivatives.own_blocks import curved_tensors
 from curvature.measures import gauss_newton_trace
 from curvature.measures.functional_trace import tensors_with_a_part
@@ -184,7 +185,7 @@ def gauss_newton_diagonal(model: nn.Module, X: Tensor, labels: Tensor) -> dict[s
 
 @pytest.mark.parametrize("kind", [ggn, hessian])
 def test_class_tokens_and_positions_of_a_vision_transformer_have_exact_blocks(kind: Any) -> None:
-    model = curvature.models.build(
+    model = models.build(
         "vit_study:width=4,depth=1,heads=2,mlp=2", input_shape=(1, 4, 8), classes=3
     ).double()
     with torch.no_grad():
@@ -204,7 +205,7 @@ def test_class_tokens_and_positions_of_a_vision_transformer_have_exact_blocks(ki
 
 
 def test_a_vision_transformer_goes_by_signs_as_a_whole() -> None:
-    model = curvature.models.build(
+    model = models.build(
         "vit_study:width=4,depth=1,heads=2,mlp=2", input_shape=(1, 4, 8), classes=3
     ).double()
     x, y = randn(25, 1, 4, 8), torch.randint(3, (25,), generator=seeded(2))
