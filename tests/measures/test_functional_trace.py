@@ -77,7 +77,7 @@ def names() -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "looked_at", "groups"), [(f64, 7, 9), (f64, 2, 9), (f64, 2, 2), (torch.float32, 7, 9)]
+    ("dtype", "looked_at", "groups"), [(f64, 2, 9), (f64, 2, 2), (torch.float32, 7, 9)]
 )
 def test_the_stated_error_is_the_error(
     dtype: torch.dtype, looked_at: int, groups: int, monkeypatch: pytest.MonkeyPatch
@@ -134,9 +134,9 @@ def test_some_units_tell_what_all_will_take(monkeypatch: pytest.MonkeyPatch) -> 
     seen = found.look()
     assert seen is not None
     assert found.passes == 3 * 40 / 7
-    found.advance(60)
-    assert found.passes >= 60
-    assert seen[1] == pytest.approx(60 * found.variance(), rel=0.7)
+    found.advance(30)
+    assert found.passes >= 30
+    assert seen[1] == pytest.approx(found.passes * found.variance(), rel=0.7)
 
 
 def test_a_trace_takes_few_rounds_over_all_units(monkeypatch: pytest.MonkeyPatch) -> None:
