@@ -55,6 +55,7 @@ _READS = frozenset(
         Tensor.map_,
         Tensor.map2_,
         Tensor.__reduce_ex__,
+        Tensor.register_hook,
     }
 )
 

@@ -30,6 +30,11 @@ class CrossTerms:
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
         self._M: Tensor | None = None  # of every fold (folds, products, columns)
 
+    @property
+    def is_of_use(self) -> bool:
+        """Whether there is something to learn, or was."""
+        return self.is_learning or self._M is not None
+
     def see(self, units: Tensor, v: Tensor, root: Tensor, values: Tensor) -> None:
         """A first draw: v (N, C), S (N, C, C) and ‖Jᵀv‖² by columns."""
         chance, mean = _products(v, root)

@@ -242,11 +242,11 @@ class FunctionalTrace:
 
         A round over all units costs as much as two or three probes before the first one.
         """
-        every = len(self.draws[0].counts) // _LOOKED_AT
-        if self.exact or every < _MANY:
+        count = len(self.draws[0].counts)
+        if self.exact or count < _MANY * _LOOKED_AT:
             return None
         wanted = torch.zeros_like(self.draws[0].counts)
-        wanted[:: every - 1 + every % 2] = _LOOKS  # an odd step: of all places in a sorted group
+        wanted[torch.randperm(count, generator=self._generator)[:_LOOKED_AT]] = _LOOKS
         self._draw_all(wanted)
         return self.draws[0].of_few()
 

@@ -79,6 +79,7 @@ class GaussNewtonTrace:
         self._tally: Tally | None = None  # of the first pass
         self._starts = [0, *itertools.accumulate(sizes(self._units))]
         self.residuals = torch.zeros(sum(batches), dtype=torch.float64)
+        self._is_first = True
         self._least = max(_FIRST_BUDGET, _AGAIN / count)
 
     @property
@@ -153,6 +154,7 @@ class GaussNewtonTrace:
             spread = torch.zeros(len(draws.share), dtype=torch.float64)
             self._tally = None if self.risk.seen else Tally()
             self._draw(torch.ones_like(draws.counts), lambda units, s: spread.__setitem__(units, s))
+            self._is_first = False
             if self._tally is not None:
                 self.risk.accept(self._tally)
                 self._tally = None
@@ -265,6 +267,8 @@ class GaussNewtonTrace:
     ) -> None:
         """Learn from first draws, and take from later ones what they have by chance."""
         assert self._basis is not None
+        if not cross.is_of_use:
+            return
         numbers = torch.tensor([unit.tag for unit in units])
         root = self._basis.columns(f, part[1])
         if cross.is_learning:
@@ -277,7 +281,7 @@ class GaussNewtonTrace:
     def _count(self, part: Any, units: list[_Unit], f: Tensor) -> None:
         """Once for each example: where memory ran out on the way, this wasn't reached."""
         numbers = [i for unit in units for i in range(*self._starts[unit.tag : unit.tag + 2])]
-        if len(f) == len(numbers):
+        if self._is_first and len(f) == len(numbers):
             r = self._gradient(f.detach(), part[1])
             self.residuals[numbers] = r.reshape(len(r), -1).norm(dim=1).cpu().double()
         if self._tally is not None:

@@ -162,7 +162,7 @@ def split_trace(
         A, generator, exact=exact, scaled=scale_invariant, blocks=blocks, most_units=units
     )
     if parts.R is not None:
-        parts.R.advance(_first_passes(parts, rtol, max_passes))
+        parts.R.advance(_first_passes(parts, parts.R, rtol, max_passes))
     while True:
         found = parts.estimate(rtol)
         if not math.isfinite(found.value):
@@ -180,11 +180,13 @@ def split_trace(
         _advance_one(parts, open_[0], wanted, max_passes - found.passes)
 
 
-def _first_passes(parts: _Parts, rtol: float, most: float) -> float:
+def _first_passes(parts: _Parts, R: FunctionalTrace, rtol: float, most: float) -> float:
     """Of tr(R): most of what it surely takes beside tr(G), as far as a few units tell."""
-    R, G = parts.R, parts.G
-    seen = R.look() if R is not None and G is not None else None
-    if R is None or G is None or seen is None:
+    G = parts.G
+    if G is None:
+        return 1
+    seen = R.look()
+    if seen is None:
         return 1
     value, variance = seen
     known = G.value() + parts.diagonal * parts.risk.size
@@ -225,7 +227,8 @@ def _more(R: FunctionalTrace, kind: int, aim: float) -> float:
     lacking, degrees = aim - R.passes, R.draws[kind].degrees()
     if degrees < _KNOWN:
         return math.ceil(min(max(_SURELY * lacking, 1.0), 3 * R.passes))
-    return lacking * (_SURELY if degrees < _WELL_KNOWN else 1.02)
+    one_draw = 1 / len(R.draws[kind].counts)  # less might be none, again and again
+    return max(lacking * (_SURELY if degrees < _WELL_KNOWN else 1.02), one_draw)
 
 
 def _prepared(

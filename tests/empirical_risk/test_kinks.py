@@ -156,6 +156,13 @@ def straight_through(x: Tensor) -> Tensor:
     return (x + ((4 * x).round() / 4 - x).detach()).tanh()
 
 
+def hooked(x: Tensor) -> Tensor:
+    y = x.tanh()
+    if y.requires_grad:
+        y.register_hook(lambda g: g + torch.from_numpy(np.abs(x.detach().numpy())))
+    return y
+
+
 KINKED: dict[str, Callable[[Tensor], Tensor]] = {
     "ReLU": F.relu,
     "LeakyReLU": nn.LeakyReLU(),
@@ -195,6 +202,7 @@ UNKNOWN: dict[str, Callable[[Tensor], Tensor]] = {
     "a tensor from nowhere": lambda x: x * NOWHERE,
     "empty": lambda x: x + torch.empty(6).zero_(),
     "a gradient": lambda x: torch.autograd.grad(x.sin().sum(), x, create_graph=True)[0],
+    "NumPy in a hook": hooked,
     "failing under a mode": lambda x: x + _failing_under_a_mode(),
 }
 

@@ -96,7 +96,7 @@ def test_the_stated_error_is_the_error(
         found.draws = [Draws(count, 1, seeded(seed)) for _ in range(2)]
         for each, share in zip(found.draws, shares, strict=True):
             each.share = share
-        assert (found.look() is None) == (looked_at == 7)
+        assert (found.look() is None) == (looked_at == 7)  # of seven units
         found.advance()
         found.advance(4)
         for kind in range(2):
@@ -127,7 +127,7 @@ def test_without_what_linear_layers_add_the_mean_stays_and_the_variance_falls() 
 
 
 def test_some_units_tell_what_all_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functional_trace, "_LOOKED_AT", 2)
+    monkeypatch.setattr(functional_trace, "_LOOKED_AT", 3)
     monkeypatch.setattr(functional_trace, "_MANY", 2)
     found = FunctionalTrace(risk(), seeded(0), names())
     monkeypatch.setattr(functional_trace, "_LOOKS", 40)

@@ -16,9 +16,10 @@ import curvature
 from curvature import models
 from curvature.derivatives.own_blocks import curved_tensors
 from curvature.measures import gauss_newton_trace
-from curvature.measures.functional_trace import tensors_with_a_part
+from curvature.measures.functional_trace import FunctionalTrace, tensors_with_a_part
+from curvature.measures.split_trace import _more
 from curvature.measures.trace import trace
-from curvature.operators import ggn, hessian
+from curvature.operators import functional_hessian, ggn, hessian
 from tests.conftest import seeded
 from tests.corpus.case import f64, randn
 
@@ -400,3 +401,16 @@ def test_unit_vectors_keep_to_the_passes_that_are_allowed() -> None:
     few = trace(H, max_passes=4, rtol=1e-6, generator=seeded(0))
     assert "exactly" not in few.method
     assert few.passes < 20
+
+
+def test_a_round_has_a_draw_however_little_is_missing() -> None:
+    """Else two units may be gone over for ever, each time for less than a draw."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    H = functional_hessian(model, "mse", (randn(16, 3), 3 + randn(16, 2, seed=1)), batch_size=8)
+    R = FunctionalTrace(H.risk, seeded(0), tensors_with_a_part(H.risk, seeded(0)))
+    R.advance(40)
+    assert R.draws[0].degrees() >= 32
+    before = R.passes
+    for _ in range(4):
+        R.advance(_more(R, 0, R.passes + 1e-9))
+    assert R.passes > before
