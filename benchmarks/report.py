@@ -154,6 +154,8 @@ def _eigmax(results: Results, name: str) -> str:
             rows.append([title, f"failed: {runs['failed']}", *[""] * 5])
             continue
         rows += _eigmax_rows(who, title, runs, reference["value"], best)
+    if not rows:
+        return ""
     head = ["", "stops by itself", "true error", "gradients", "seconds", "to 1e-3", "× ours"]
     return (
         f"### λ_max to 1e-3\n\nReference{by}: {reference['value']:.7g} with residual "
