@@ -6,7 +6,7 @@ Reverse over reverse was right for every layer tried; forward modes and ``jacrev
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Protocol
@@ -117,20 +117,26 @@ def custom_functions(value: Tensor) -> dict[str, type]:
             count its second derivative as zero where nothing but the parameters is asked for.
     """
     found: dict[str, type] = {}
-    seen: set[Any] = set()
-    nodes = [value.grad_fn]
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        nodes += [following for following, _ in node.next_functions]
+    for node in nodes_of(value):
         function = getattr(type(node), "_forward_cls", None)
         if function is not None:
             found[function.__name__] = function
             if _once_differentiable(function.backward):
                 raise _refusal(function.__name__)
     return found
+
+
+def nodes_of(value: Tensor) -> Iterator[Any]:
+    """Each node of the graph that ``value`` was computed by, once."""
+    seen: set[Any] = set()
+    nodes: list[Any] = [value.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+        yield node
 
 
 def _once_differentiable(backward: Any) -> bool:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from curvature.derivatives.products import gradient
+from curvature.derivatives.products import gradient, nodes_of
 
 # Analytic on all of ℝ. Not so sqrt, log, division and negative powers: √(x²) is |x|. Not so
 # softplus either, which PyTorch makes linear above a threshold.
@@ -163,17 +163,8 @@ class _PythonReads(TorchFunctionMode):
 
 def _of_built_in_functions(value: Tensor) -> bool:
     """Whether none is anyone's own: what such a one computes outside of PyTorch isn't seen."""
-    seen: set[Any] = set()
-    nodes = [value.grad_fn]
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if getattr(torch._C._functions, type(node).__name__, None) is not type(node):
-            return False
-        nodes += [following for following, _ in node.next_functions]
-    return True
+    own = torch._C._functions
+    return all(getattr(own, type(node).__name__, None) is type(node) for node in nodes_of(value))
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -62,6 +62,11 @@ class Draws:
         return times * float(self.means[again].sum()), times * float(spread.sum())
 
     @property
+    def is_first(self) -> bool:
+        """Whether a unit waits for its first draw."""
+        return bool((self.counts == 0).any())
+
+    @property
     def per_unit(self) -> float:
         """The mean number of draws."""
         return float(self.counts.double().mean())

@@ -256,8 +256,7 @@ class FunctionalTrace:
             self._take_the_diagonal()
             return
         draws = self.draws[0]
-        is_first = bool((draws.counts == 0).any())
-        budget = max(number, _PASSES) - 1 if is_first else draws.budget + number
+        budget = max(number, _PASSES) - 1 if draws.is_first else draws.budget + number
         for each in self.draws:
             each.budget = budget
         self._draw_all(draws.missing(budget))

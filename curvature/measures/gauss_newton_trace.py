@@ -79,7 +79,6 @@ class GaussNewtonTrace:
         self._tally: Tally | None = None  # of the first pass
         self._starts = [0, *itertools.accumulate(sizes(self._units))]
         self.residuals = torch.zeros(sum(batches), dtype=torch.float64)
-        self._is_first = True
         self._least = max(_FIRST_BUDGET, _AGAIN / count)
 
     @property
@@ -154,7 +153,6 @@ class GaussNewtonTrace:
             spread = torch.zeros(len(draws.share), dtype=torch.float64)
             self._tally = None if self.risk.seen else Tally()
             self._draw(torch.ones_like(draws.counts), lambda units, s: spread.__setitem__(units, s))
-            self._is_first = False
             if self._tally is not None:
                 self.risk.accept(self._tally)
                 self._tally = None
@@ -281,7 +279,7 @@ class GaussNewtonTrace:
     def _count(self, part: Any, units: list[_Unit], f: Tensor) -> None:
         """Once for each example: where memory ran out on the way, this wasn't reached."""
         numbers = [i for unit in units for i in range(*self._starts[unit.tag : unit.tag + 2])]
-        if self._is_first and len(f) == len(numbers):
+        if self.draws[0].is_first and len(f) == len(numbers):
             r = self._gradient(f.detach(), part[1])
             self.residuals[numbers] = r.reshape(len(r), -1).norm(dim=1).cpu().double()
         if self._tally is not None:

@@ -191,24 +191,18 @@ def _first_passes(parts: _Parts, R: FunctionalTrace, rtol: float, most: float) -
     value, variance = seen
     known = G.value() + parts.diagonal * parts.risk.size
     wanted = (rtol * max(abs(known), abs(known + value))) ** 2
-    whole = math.sqrt(variance * R.cost) + math.sqrt(G.variance() * G.passes * G.cost)
-    aim = math.sqrt(variance / R.cost) * whole / max(wanted, 1e-300)
-    return min(_SURELY * aim, _AT_FIRST, most - G.passes)
+    aims = _cheapest([(variance, R.cost), (G.variance() * G.passes, G.cost)], wanted)
+    return min(_SURELY * aims[0], _AT_FIRST, most - G.passes)
 
 
 def _advance_one(parts: _Parts, kind: int, wanted: float, left: float) -> None:
-    """More draws for the part that lacks most of the cheapest way to the ``wanted`` variance.
-
-    The variance of p passes being V/p at a cost of cp, that is p in proportion to √(V/c).
-    """
+    """More draws for the part that lacks most of the cheapest way to the ``wanted`` variance."""
     for part in parts.all:
         if part.is_young:
             part.grow()
             return
     open_ = [part for part in parts.all if part.variance(kind) > 0]
-    each = [math.sqrt(part.variance(kind) * part.passes / part.cost) for part in open_]
-    whole = math.fsum(x * part.cost for x, part in zip(each, open_, strict=True))
-    aims = [x * whole / max(wanted, 1e-300) for x in each]
+    aims = _cheapest([(p.variance(kind) * p.passes, p.cost) for p in open_], wanted)
     aim, part = max(zip(aims, open_, strict=True), key=lambda pair: pair[0] / pair[1].passes)
     if isinstance(part, GaussNewtonTrace):
         part.advance(part.budget_for(part.variance(kind) * part.passes / aim, kind))
@@ -220,6 +214,16 @@ def _advance_one(parts: _Parts, kind: int, wanted: float, left: float) -> None:
             parts.G.advance(parts.G.budget_for(others, kind))
             return
     part.advance(min(_more(part, kind, aim), max(left, 1.0)))
+
+
+def _cheapest(parts: list[tuple[float, float]], wanted: float) -> list[float]:
+    """Passes p of each part for the ``wanted`` variance in all, which is V/p at a cost of cp.
+
+    ``parts`` are (V, c); p is in proportion to √(V/c).
+    """
+    each = [math.sqrt(V / c) for V, c in parts]
+    whole = math.fsum(x * c for x, (_, c) in zip(each, parts, strict=True))
+    return [x * whole / max(wanted, 1e-300) for x in each]
 
 
 def _more(R: FunctionalTrace, kind: int, aim: float) -> float:
