@@ -1,4 +1,4 @@
-"""A network's convolutions replaced for the length of a call by ones that differentiate faster.
+"""A network's convolutions and softmax replaced, for a call, by ones that differentiate faster.
 
 BatchNorm in evaluation mode is folded into the convolution before it, as a function of the
 parameters, so that the derivatives by its scale and shift stay right.
@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from curvature.derivatives.attention import OwnAttention
 from curvature.derivatives.convolution import convolution
 from curvature.derivatives.piecewise import PiecewiseLinear
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_SOFTMAX = (torch.ops.aten._softmax.default, torch.ops.aten._safe_softmax.default)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -31,9 +33,13 @@ class OtherOrderError(RuntimeError):
 
 @dataclass(frozen=True)
 class Folding:
-    """Convolutions, each with the BatchNorm that alone uses its output, if there is one."""
+    """Convolutions, each with the BatchNorm that alone uses its output, if there is one.
+
+    ``softmax``: whether there is one, which is replaced, too.
+    """
 
     pairs: tuple[tuple[nn.Module, nn.Module | None], ...]
+    softmax: bool = False
 
     @property
     def folded(self) -> int:
@@ -44,11 +50,13 @@ class Folding:
     def applied(self, *, apart: bool = False) -> Iterator[None]:
         """The modules replaced in the length of a ``with``, and what is piecewise linear.
 
-        ``apart`` is the convolutions'.
+        ``apart`` is the convolutions'; softmax is then left as it is.
         """
         with ExitStack() as stack:
             if self.pairs:
                 stack.enter_context(PiecewiseLinear())
+            if self.softmax and not apart:
+                stack.enter_context(OwnAttention())
             for conv, norm in self.pairs:
                 call = _Folded(conv, norm, apart)
                 stack.enter_context(_forward_replaced(conv, call.convolution))
@@ -99,14 +107,18 @@ def recorded(model: nn.Module, call: Callable[[], object]) -> Folding:
         if calls[norm] == calls[conv] == 1 and reads.of(last[conv]) == own[norm]
     }
     found = [module for module in calls if isinstance(module, _CONVOLUTIONS)]
-    return Folding(tuple((conv, once.get(conv)) for conv in found))
+    return Folding(tuple((conv, once.get(conv)) for conv in found), reads.softmax)
 
 
 class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operations that take watched tensors, or views of them."""
+    """Counts the operations that take watched tensors, or views of them.
+
+    ``softmax``: whether there was one.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.softmax = False
         self._counts: dict[int, int] = {}
 
     def watch(self, t: Tensor) -> None:
@@ -122,6 +134,7 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # which would import it all: seconds, and 36 MB
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.softmax |= func in _SOFTMAX
         taken = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         for key in {_memory(t) for t in taken} & self._counts.keys():
             self._counts[key] += 1
@@ -138,14 +151,16 @@ def _memory(t: Tensor) -> int:
 
 
 def common(foldings: Iterable[Folding]) -> Folding:
-    """All convolutions of any of them; folded are those that are so wherever they are called."""
+    """All convolutions, and softmax, of any of them; folded are those that are so in all calls."""
     chosen: dict[nn.Module, nn.Module | None] = {}
+    softmax = False
     for folding in foldings:
+        softmax |= folding.softmax
         for conv, norm in folding.pairs:
             chosen[conv] = norm if chosen.get(conv, norm) is norm else None
     claims = Counter(chosen.values())  # a BatchNorm may follow several
     once = {conv: norm if claims[norm] == 1 else None for conv, norm in chosen.items()}
-    return Folding(tuple(once.items()))
+    return Folding(tuple(once.items()), softmax)
 
 
 def has_convolutions(model: nn.Module) -> bool:

@@ -6,7 +6,7 @@ pass tells, and weighed by 1/(m q_i): so the subsample's operator has the whole 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from curvature.derivatives.second_differences import moved_along
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.batches import examples
+from curvature.empirical_risk.reach import Piece, rows_of_batches
 from curvature.linalg import EigenEstimate, LinearOperator
 from curvature.linalg.neighbour import neighbour_lanczos
 from curvature.linalg.operator import norm
@@ -134,16 +135,21 @@ def _times(expected: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _chosen(risk: EmpiricalRisk, times: Tensor, weights: Tensor) -> list[Any]:
-    """Batches of (inputs, (targets, weights)) of the examples drawn."""
+    """Batches of (inputs, (targets, weights)) of the examples drawn, few and large."""
+
+    def pieces() -> Iterator[Piece[list[int]]]:
+        first = 0
+        for batch in risk.batches:
+            n = examples(batch)
+            rows = times[first : first + n].nonzero()[:, 0].tolist()
+            if rows:
+                yield Piece(batch, rows, [first + row for row in rows])
+            first += n
+
     batches = []
-    first = 0
-    for batch in risk.batches:
-        n = examples(batch)
-        rows = times[first : first + n].nonzero()[:, 0].tolist()
-        if rows:
-            inputs, targets = risk.rows(batch, rows)
-            batches.append((inputs, (targets, weights[first : first + n][rows])))
-        first += n
+    for (inputs, targets), own in rows_of_batches(risk, pieces(), lambda: risk.largest_part):
+        numbers = [number for piece in own for number in piece.tag]
+        batches.append((inputs, (targets, weights[numbers])))
     return batches
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from curvature.derivatives.cost import Saved
-from curvature.derivatives.fold import NOTHING, Folding, common, has_convolutions, recorded
+from curvature.derivatives.fold import NOTHING, Folding, common, recorded
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.nested import joined
 from curvature.linalg.operator import norm
@@ -64,19 +64,23 @@ PLAIN = Way()
 
 def fastest(risk: EmpiricalRisk, kind: Kind) -> Way:
     """The fastest way that agrees with plain double backward; inside the risk's ``evaluating``."""
-    if not has_convolutions(risk.model) or risk.survey.examples < WORTH_IT:
+    if risk.survey.examples < WORTH_IT:
         return PLAIN
     part = risk.few(next(iter(risk.batches)), min(_count(risk.survey.examples), risk.largest_part))
-    cut = risk.loss is not None and risk.mode == "eval"
-    seen = [part, *(risk.representatives.parts if cut else ())]
-    folding = common(recorded(risk.model, partial(_value, risk, each)) for each in seen)
-    if not folding.pairs:
+    folding = recorded(risk.model, partial(_value, risk, part))
+    if folding == NOTHING:
         return PLAIN
-    name = "double backward, own convolutions"
+    if risk.loss is not None and risk.mode == "eval":
+        seen = risk.representatives.parts
+        others = (recorded(risk.model, partial(_value, risk, each)) for each in seen)
+        folding = common([folding, *others])
+    own = ["convolutions"] * bool(folding.pairs) + ["softmax"] * folding.softmax
+    name = f"double backward, own {' and '.join(own)}"
     if folding.folded:
         name += f", {folding.folded} BatchNorms folded"
     ways = [Way(name, folding)]
-    if risk.loss is not None and isinstance(part[0], Tensor) and part[0].ndim == 4:
+    images = isinstance(part[0], Tensor) and part[0].ndim == 4
+    if risk.loss is not None and folding.pairs and images:
         ways.append(Way(f"{name}, channels last", folding, channels_last=True))
     return _fastest_of(ways, risk, kind, part)
 

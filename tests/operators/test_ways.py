@@ -122,6 +122,21 @@ class Mapped(Network):
         return self.last(torch.vmap(single)(x))
 
 
+class Attending(nn.Module):
+    """Attention among patches, written out and PyTorch's."""
+
+    def __init__(self, patches: nn.Module) -> None:
+        super().__init__()
+        self.patches = patches
+        self.qkv, self.last = nn.Linear(8, 24), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).mT
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4).unbind()
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.last(((q @ k.mT).softmax(-1) @ y).mean((1, 2)))
+
+
 def build(kind: Callable[[], nn.Module]) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -225,6 +240,23 @@ def test_examples_are_not_taken_apart_in_training_mode() -> None:
     )
     v = torch.randn(H.size, generator=seeded(2), dtype=f64)
     torch.testing.assert_close(H @ v, plain @ v, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("patches", "own"),
+    [(nn.Conv2d(2, 8, 2, 2), "convolutions and softmax"), (nn.Unfold(2, stride=2), "softmax")],
+)
+def test_products_through_attention_agree_with_differences(patches: nn.Module, own: str) -> None:
+    model = build(lambda: Attending(patches))
+    risk = EmpiricalRisk(model, "cross_entropy", DATA)
+    V = torch.randn(risk.size, 3, generator=seeded(2), dtype=f64)
+    H = hessian(risk)
+    HV = H @ V
+    assert H.method.removesuffix(", channels last") == f"double backward, own {own}"
+    expected = hessian_by_differences(
+        lambda: nn.functional.cross_entropy(model(X), Y), risk.leaves, V
+    )
+    assert float((HV - expected).norm() / expected.norm()) < 1e-8
 
 
 def test_a_network_inside_of_vmap_is_left_as_it_is() -> None:
