@@ -64,6 +64,23 @@ def test_the_subsample_has_the_whole_as_its_mean() -> None:
     assert float((mean - whole).norm()) < 0.1 * float(whole.norm())
 
 
+def test_the_subsample_is_in_few_batches_with_the_weights_of_its_examples() -> None:
+    x, y = examples()
+    H = hessian(network(), "cross_entropy", list(zip(x.split(16), y.split(16), strict=True)))
+    batches = subsampled(H, 128, seeded(0)).risk.batches
+    assert len(batches) <= 10  # of 16 each
+    apart = hessian(network(), "cross_entropy", list(zip(x.split(1), y.split(1), strict=True)))
+    weights = {}
+    for inputs, (_, found) in subsampled(apart, 128, seeded(0)).risk.batches:
+        weights.update(zip(map(tuple, inputs.tolist()), found.tolist(), strict=True))
+    together = [
+        (tuple(row), c)
+        for b in batches
+        for row, c in zip(b[0].tolist(), b[1][1].tolist(), strict=True)
+    ]
+    assert dict(together) == pytest.approx(weights)
+
+
 def test_too_few_examples_or_no_risk_are_left_to_lanczos() -> None:
     few = hessian(network(), "cross_entropy", examples(LEAST - 1))
     matrix = LinearOperator.from_matrix(torch.diag(torch.tensor([3.0, -5.0, 1.0], dtype=f64)))
