@@ -1,8 +1,4 @@
-"""Softmax and attention whose second derivatives go over memory as seldom as they can.
-
-PyTorch writes a dozen tensors as large as all attention weights for a product with them; on a CPU
-that took two thirds of a vision transformer's product with the Hessian.
-"""
+"""Attention by functions of our own, wherever a network calls for it or writes it out."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-_AT_A_TIME = 2**17  # attention weights: what is made of them on the way stays in the cache
+from curvature.derivatives.softmax import softmax, weighted
 
 
 class OwnAttention(TorchFunctionMode):
@@ -54,7 +50,7 @@ class OwnAttention(TorchFunctionMode):
         if a.shape[:-2] != b.shape[:-2]:
             return func(a, b)  # type: ignore[no-any-return]
         if weights is not None and weights.made_it(a):
-            return _weighted(weights.q, weights.kt, b, a)
+            return weighted(weights.q, weights.kt, b, a)
         product = func(a, b)
         self._scores = _Made.of(product, a, b)
         return product  # type: ignore[no-any-return]
@@ -115,8 +111,7 @@ def _softmax(
         return None
     if dim not in (-1, x.ndim - 1) or not x.ndim or dtype not in (None, x.dtype):
         return None
-    y: Tensor = _Softmax.apply(x)  # type: ignore[no-untyped-call]
-    return y
+    return softmax(x)
 
 
 def _attention(
@@ -142,7 +137,7 @@ def _attention(
     q = query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     with torch.no_grad():
         y = _weights(q @ key.mT, attn_mask, is_causal)
-    return _weighted(q, key.mT, value, y)
+    return weighted(q, key.mT, value, y)
 
 
 def _weights(scores: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
@@ -155,120 +150,6 @@ def _weights(scores: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
     scores = scores.masked_fill(~mask, -math.inf) if is_choice else scores + mask
     found: Tensor = torch.ops.aten._safe_softmax(scores, -1)
     return found
-
-
-def _weighted(q: Tensor, kt: Tensor, v: Tensor, y: Tensor) -> Tensor:
-    """``y`` = softmax(q kᵀ), masked or not, times v, as a function of q, kᵀ and v."""
-    found: Tensor = _Attention.apply(q, kt, v, y.detach())  # type: ignore[no-untyped-call]
-    return found
-
-
-class _Softmax(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.set_materialize_grads(False)
-        y = torch.softmax(x, -1)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor | None) -> Any:
-        if g is None:
-            return None
-        return _SoftmaxBackward.apply(g, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-
-
-class _SoftmaxBackward(torch.autograd.Function):
-    """(g, y) ↦ y (g − yᵀg), row by row."""
-
-    @staticmethod
-    def forward(ctx: Any, g: Tensor, y: Tensor) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(g, y)
-        return torch._softmax_backward_data(g, y, -1, y.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, u: Tensor | None) -> Any:
-        """By g it is y (u − yᵀu); by y it is u (g − yᵀg) − g (yᵀu)."""
-        if u is None:
-            return None, None
-        by_g, by_y = _blank(*ctx.saved_tensors)
-        for g, y, u_, to_g, to_y in _pieces(*ctx.saved_tensors, u, by_g, by_y):
-            torch.mul(u_, y, out=to_g)
-            yu = to_g.sum(-1, keepdim=True)
-            to_g.addcmul_(y, yu, value=-1)
-            torch.sub(g, (g * y).sum(-1, keepdim=True), out=to_y)
-            to_y.mul_(u_).addcmul_(g, yu, value=-1)
-        return by_g, by_y
-
-
-class _Attention(torch.autograd.Function):
-    """Y v, where Y = softmax(q kᵀ) is given and saved in place of what autograd would."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, kt: Tensor, v: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(q, kt, v, y)
-        return y @ v
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
-        found = _AttentionBackward.apply(g, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-        return *found, None
-
-
-class _AttentionBackward(torch.autograd.Function):
-    """The gradients by q, kᵀ and v: E k, qᵀE, Yᵀg, where E = Y (M − yᵀm) row by row, M = g vᵀ."""
-
-    @staticmethod
-    def forward(ctx: Any, g: Tensor, q: Tensor, kt: Tensor, v: Tensor, y: Tensor) -> Any:
-        ctx.save_for_backward(g, q, kt, v, y)
-        found = _blank(q, kt, v)
-        for g_, q_, kt_, v_, y_, to_q, to_kt, to_v in _pieces(g, q, kt, v, y, *found):
-            ym = (g_ @ v_.mT).mul_(y_)
-            e = ym.addcmul_(y_, ym.sum(-1, keepdim=True), value=-1)
-            torch.bmm(e, kt_.mT, out=to_q)
-            torch.bmm(q_.mT, e, out=to_kt)
-            torch.bmm(y_.mT, g_, out=to_v)
-        return tuple(found)
-
-    @staticmethod
-    def backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> Any:
-        """As q, kᵀ and v change by a, b and c, q kᵀ does by S and Y by Ẏ = Y (S − yᵀs).
-
-        g's inner product with the outputs' change, Ẏ v + Y c, is differentiated by all four.
-        """
-        found = _blank(*ctx.saved_tensors[:4])
-        for g, q, kt, v, y, a_, b_, c_, to_g, to_q, to_kt, to_v in _pieces(
-            *ctx.saved_tensors, a, b, c, *found
-        ):
-            m = g @ v.mT
-            s = (a_ @ kt).baddbmm_(q, b_)
-            from_mean = s - (y * s).sum(-1, keepdim=True)
-            change = y * from_mean
-            torch.baddbmm(change @ v, y, c_, out=to_g)
-            torch.bmm(change.mT, g, out=to_v)
-            ym = y * m
-            mean = ym.sum(-1, keepdim=True)
-            e = ym.addcmul_(y, mean, value=-1)
-            by_y = from_mean.mul_(m).addcmul_(s, mean, value=-1).baddbmm_(g, c_.mT)
-            by_y.mul_(y)
-            by_scores = by_y.addcmul_(y, by_y.sum(-1, keepdim=True), value=-1)
-            torch.baddbmm(e @ b_.mT, by_scores, kt.mT, out=to_q)
-            torch.baddbmm(a_.mT @ e, q.mT, by_scores, out=to_kt)
-        return *found, None
-
-
-def _blank(*like: Tensor) -> list[Tensor]:
-    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in like]
-
-
-def _pieces(*stacks: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Stacks of matrices, some at a time on a processor. Those to be written to are contiguous."""
-    flat = [t.reshape(t.shape[:-2].numel(), *t.shape[-2:]) for t in stacks]
-    largest = max(1, *(t.shape[1:].numel() for t in flat))
-    on_cpu = flat[0].device.type == "cpu"
-    at_once = max(1, _AT_A_TIME // largest if on_cpu else len(flat[0]))
-    return zip(*(torch.split(t, at_once) for t in flat), strict=True)
 
 
 _OURS: dict[Any, Callable[..., Tensor | None]] = {

@@ -6,7 +6,6 @@ parameters, so that the derivatives by its scale and shift stay right.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,16 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from curvature.derivatives.attention import OwnAttention
+from curvature.derivatives.awaited import Awaited, OtherOrderError
 from curvature.derivatives.convolution import convolution
 from curvature.derivatives.piecewise import PiecewiseLinear
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SOFTMAX = (torch.ops.aten._softmax.default, torch.ops.aten._safe_softmax.default)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-class OtherOrderError(RuntimeError):
-    """Modules were called in another order than when they were recorded."""
 
 
 @dataclass(frozen=True)
@@ -198,66 +194,14 @@ class _Folded:
         inputs = x[None] if single else x
         y = convolution(inputs, weight, bias, *geometry, scale=scale, apart=self._apart)
         y = y[0] if single else y
-        return y if self._norm is None else _Awaited.of(y, self)
+        return y if self._norm is None else Awaited.of(y, self)
 
     def identity(self, x: Tensor) -> Tensor:
-        if not isinstance(x, _Awaited) or x.call is not self:
+        if not isinstance(x, Awaited) or x.call is not self:
             raise OtherOrderError(
                 "A BatchNorm no longer follows the convolution it followed before."
             )
         return x.value
-
-
-class _Awaited(Tensor):
-    """What a folded convolution gives: nothing but its BatchNorm, which gets ``value``, reads it.
-
-    A branch that was not taken when the modules were recorded might: it would get other numbers.
-    """
-
-    value: Tensor
-    call: _Folded
-
-    @classmethod
-    def of(cls, value: Tensor, call: _Folded) -> _Awaited:
-        blank = torch.full((), math.nan, dtype=value.dtype, device=value.device)
-        y = blank.expand(value.shape).as_subclass(cls)
-        y.value, y.call = value, call
-        return y
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        y = args[0] if args else None
-        if isinstance(y, _Awaited) and (func in _NOT_ITS_NUMBERS or func in _MAYBE_NOTHING):
-            found = func(y.value, *args[1:], **kwargs or {})
-            if func in _NOT_ITS_NUMBERS:
-                return found
-            if found is y.value:
-                return y
-        raise OtherOrderError(
-            "A convolution's output is read by something that didn't read it before."
-        )
-
-
-_ATTRIBUTES = """
-    shape dtype device ndim layout requires_grad is_leaf grad_fn itemsize nbytes
-    is_cpu is_cuda is_mps is_sparse is_quantized
-"""
-_METHODS = """
-    size dim ndimension numel nelement element_size stride storage_offset is_contiguous get_device
-    is_floating_point is_complex __len__
-"""
-_NOT_ITS_NUMBERS = {
-    *(getattr(Tensor, name).__get__ for name in _ATTRIBUTES.split()),
-    *(getattr(Tensor, name) for name in _METHODS.split()),
-    *(torch.numel, torch.is_floating_point, torch.is_complex),
-}
-_MAYBE_NOTHING = {  # give the tensor itself where there is nothing to do
-    *(Tensor.contiguous, Tensor.to, Tensor.type_as, Tensor.float, Tensor.double, Tensor.half),
-    *(Tensor.bfloat16, Tensor.cpu, Tensor.cuda),
-    *(nn.functional.dropout, nn.functional.dropout2d, nn.functional.dropout3d, torch.dropout),
-}
 
 
 def _folded(bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from curvature.derivatives.fold import OtherOrderError
+from curvature.derivatives.awaited import OtherOrderError
 from curvature.derivatives.memory import free_memory, is_out_of_memory
 from curvature.derivatives.products import Product
 from curvature.display import html_table, text

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from curvature.derivatives import attention
+from curvature.derivatives import softmax
 from curvature.derivatives.attention import OwnAttention
 from curvature.derivatives.cost import Saved
 from curvature.derivatives.products import hessian_product, nodes_of
@@ -81,7 +81,7 @@ def value(call: Attention, w: Tensor) -> Tensor:
 def test_values_and_both_derivatives_are_those_of_torch(
     call: Attention, at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(softmax, "_AT_A_TIME", at_a_time)
     w, direction = W.clone().requires_grad_(), W.flip(0)
     found = []
     for mode in (nullcontext(), OwnAttention()):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from curvature.derivatives.fold import OtherOrderError, recorded
+from curvature.derivatives.awaited import OtherOrderError
+from curvature.derivatives.fold import recorded
 from tests.conftest import seeded
 
 X = torch.randn(3, 2, 6, 6, generator=seeded(0))
