@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from curvature.derivatives.softmax import softmax, weighted
 
@@ -27,6 +28,7 @@ class OwnAttention(TorchFunctionMode):
         super().__init__()
         self._scores: _Made | None = None  # the last product of matrices
         self._weights: _Made | None = None  # the last softmax of such
+        self._passed_by: WeakIdKeyDictionary = WeakIdKeyDictionary()  # weights, and their scores
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -37,12 +39,15 @@ class OwnAttention(TorchFunctionMode):
                 return func(*args, **kwargs)
         if func in _MATMUL and len(args) == 2 and not kwargs and all(map(_is_stack, args)):
             return self._matmul(func, *args)
+        if func in _OF_THE_GRAPH:
+            self._leave_the_graph(func, args)
         found = _OURS[func](*args, **kwargs) if func in _OURS else None
         if found is None:
             return func(*args, **kwargs)
-        if self._scores is not None and self._scores.made_it(args[0] if args else None):
-            self._weights = _Made.of(found, self._scores.q, self._scores.kt)
-        self._scores = None
+        scores, self._scores = self._scores, None
+        x = args[0] if args else kwargs.get("input")
+        if scores is not None and scores.made_it(x):
+            self._weights = _Made.of(found, scores.q, scores.kt, x)
         return found
 
     def _matmul(self, func: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -50,31 +55,48 @@ class OwnAttention(TorchFunctionMode):
         if a.shape[:-2] != b.shape[:-2]:
             return func(a, b)  # type: ignore[no-any-return]
         if weights is not None and weights.made_it(a):
+            for t in (a, weights.scores()):
+                if t is not None:
+                    self._passed_by[t] = True
             return weighted(weights.q, weights.kt, b, a)
         product = func(a, b)
         self._scores = _Made.of(product, a, b)
         return product  # type: ignore[no-any-return]
 
+    def _leave_the_graph(self, func: Any, args: Any) -> None:
+        """What is done to a gradient must find the tensors that it passes through."""
+        self._scores = self._weights = None
+        if func is Tensor.register_hook and args[0] in self._passed_by:
+            raise RuntimeError("Attention weights were given a hook after they had been used.")
+
 
 _MATMUL = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)
+_OF_THE_GRAPH = (torch.autograd.grad, Tensor.register_hook, Tensor.detach_)
 
 
 def _is_stack(t: Any) -> bool:
-    return type(t) is Tensor and t.ndim > 2 and not t.is_nested and t.is_floating_point()
+    plain = type(t) is Tensor and t.layout == torch.strided and not t.is_inference()
+    return plain and t.ndim > 2 and t.is_floating_point()
 
 
 @dataclass(frozen=True)
 class _Made:
-    """What a tensor was made of; all three as they were then."""
+    """What a tensor was made of, all as they were then; of weights the scores, too."""
 
     found: weakref.ref[Tensor]
     q: Tensor
     kt: Tensor
     versions: list[int]
+    scores: Callable[[], Tensor | None]
 
     @classmethod
-    def of(cls, found: Tensor, q: Tensor, kt: Tensor) -> _Made:
-        return cls(weakref.ref(found), q, kt, [t._version for t in (found, q, kt)])
+    def of(cls, found: Tensor, q: Tensor, kt: Tensor, scores: Tensor | None = None) -> _Made | None:
+        """None where no gradient takes the way back from ``found`` that it takes to the others."""
+        if not found.requires_grad or found.is_inference():
+            return None
+        versions = [t._version for t in (found, q, kt)]
+        of_scores = (lambda: None) if scores is None else weakref.ref(scores)
+        return cls(weakref.ref(found), q, kt, versions, of_scores)
 
     def made_it(self, t: Any) -> bool:
         """Whether it is that tensor, and nothing was written to since."""
@@ -94,24 +116,29 @@ def _in_place_of(module: Any, **ours: Callable[..., Tensor | None]) -> Iterator[
 
         return call
 
+    news = {name: replacement(name) for name in ours}
     try:
-        for name in ours:
-            setattr(module, name, replacement(name))
+        for name, new in news.items():
+            setattr(module, name, new)
         yield
     finally:
         for name, was in were.items():
-            setattr(module, name, was)
+            if getattr(module, name) is news[name]:  # and not another thread's
+                setattr(module, name, was)
 
 
 def _softmax(
-    x: Any, dim: int | None = None, *args: Any, dtype: torch.dtype | None = None, **kwargs: Any
+    input: Any,
+    dim: int | None = None,
+    *args: Any,
+    dtype: torch.dtype | None = None,
+    **kwargs: Any,
 ) -> Tensor | None:
     """None where it isn't along the last dimension, or gives another type."""
-    if args or kwargs.keys() - {"_stacklevel"} or type(x) is not Tensor:
+    if args or kwargs.keys() - {"_stacklevel"} or type(input) is not Tensor:
         return None
-    if dim not in (-1, x.ndim - 1) or not x.ndim or dtype not in (None, x.dtype):
-        return None
-    return softmax(x)
+    last = input.ndim and dim in (-1, input.ndim - 1)
+    return softmax(input) if last and dtype in (None, input.dtype) else None
 
 
 def _attention(
@@ -126,10 +153,13 @@ def _attention(
 ) -> Tensor | None:
     """None where there is dropout, where a mask is learned, and where PyTorch says what's wrong."""
     given = [query, key, value]
-    if dropout_p or not all(map(_is_stack, given)) or (is_causal and attn_mask is not None):
+    wrong = not query.shape[-1:].numel() or (is_causal and attn_mask is not None)
+    if dropout_p or wrong or not all(map(_is_stack, given)):
         return None
-    if attn_mask is not None and (type(attn_mask) is not Tensor or attn_mask.requires_grad):
-        return None
+    if attn_mask is not None:
+        usual = type(attn_mask) is Tensor and attn_mask.dtype in (torch.bool, query.dtype)
+        if not usual or attn_mask.requires_grad:
+            return None
     if enable_gqa:
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
     if not query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from curvature.derivatives.awaited import OtherOrderError
 from curvature.derivatives.memory import free_memory, is_out_of_memory
 from curvature.derivatives.products import Product
 from curvature.display import html_table, text
@@ -169,12 +168,13 @@ class RiskOperator(LinearOperator):
         shortage: RuntimeError | None = None
         try:
             return self._sum(products, v)
-        except OtherOrderError:
-            self.way = PLAIN
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
+        except Exception as error:
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                shortage = error.with_traceback(None)  # whose frames hold what is to be freed
+            elif self.way == PLAIN:
                 raise
-            shortage = error.with_traceback(None)  # whose frames hold what is to be freed
+            else:  # which a rare branch may do that wasn't seen when the way was chosen
+                self.way = PLAIN
         if not give_up() and shortage is not None and not halve_micro_batch(self.risk):
             raise shortage
         return None

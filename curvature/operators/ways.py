@@ -18,6 +18,7 @@ from torch import Tensor
 
 from curvature.derivatives.cost import Saved
 from curvature.derivatives.fold import NOTHING, Folding, common, recorded
+from curvature.derivatives.memory import is_out_of_memory
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.empirical_risk.nested import joined
 from curvature.linalg.operator import norm
@@ -67,22 +68,41 @@ def fastest(risk: EmpiricalRisk, kind: Kind) -> Way:
     if risk.survey.examples < WORTH_IT:
         return PLAIN
     part = risk.few(next(iter(risk.batches)), min(_count(risk.survey.examples), risk.largest_part))
-    folding = recorded(risk.model, partial(_value, risk, part))
+    folding = _replaceable(risk, part)
     if folding == NOTHING:
         return PLAIN
-    if risk.loss is not None and risk.mode == "eval":
-        seen = risk.representatives.parts
-        others = (recorded(risk.model, partial(_value, risk, each)) for each in seen)
-        folding = common([folding, *others])
     own = ["convolutions"] * bool(folding.pairs) + ["softmax"] * folding.softmax
     name = f"double backward, own {' and '.join(own)}"
     if folding.folded:
         name += f", {folding.folded} BatchNorms folded"
     ways = [Way(name, folding)]
-    images = isinstance(part[0], Tensor) and part[0].ndim == 4
-    if risk.loss is not None and folding.pairs and images:
+    if folding.pairs and _holds_images(risk, part):
         ways.append(Way(f"{name}, channels last", folding, channels_last=True))
     return _fastest_of(ways, risk, kind, part)
+
+
+def _replaceable(risk: EmpiricalRisk, part: Any) -> Folding:
+    """What is there to be replaced; nothing where a look at it fails.
+
+    It is looked for without a graph, which a loss with a gradient in it can't do without.
+    """
+
+    def seen(part: Any) -> Folding:
+        return recorded(risk.model, partial(_value, risk, part))
+
+    try:
+        folding = seen(part)
+        if folding == NOTHING or risk.loss is None or risk.mode != "eval":
+            return folding
+        return common([folding, *map(seen, risk.representatives.parts)])
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return NOTHING
+
+
+def _holds_images(risk: EmpiricalRisk, part: Any) -> bool:
+    return risk.loss is not None and isinstance(part[0], Tensor) and part[0].ndim == 4
 
 
 def _count(examples: int) -> int:

@@ -40,11 +40,34 @@ def changed_later(q: Tensor, k: Tensor) -> Tensor:
     return weights
 
 
+def hooked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    weights = (q @ k.mT).softmax(-1)
+    weights.register_hook(lambda g: 2 * g)
+    return weights @ v
+
+
+def partly_constant(*, scores: bool) -> Attention:
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with torch.set_grad_enabled(not scores):
+            of = q @ k.mT
+        with torch.set_grad_enabled(scores):
+            weights = of.softmax(-1)
+        return weights @ v
+
+    return call
+
+
+def detached(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    weights = (q @ k.mT).softmax(-1)
+    return weights.detach_() @ v
+
+
 OWN: dict[str, Attention] = {
     "written out": lambda q, k, v: (q @ k.mT).softmax(-1) @ v,
     "by functions": lambda q, k, v: torch.matmul(F.softmax(torch.matmul(q, k.mT), dim=3), v),
     "by bmm": lambda q, k, v: torch.bmm(torch.softmax(torch.bmm(q[:, 0], k[:, 0].mT), 2), v[:, 0]),
     "weights used, too": lambda q, k, v: (w := (q @ k.mT).softmax(-1)) @ v + w.square().sum(),
+    "by keywords": lambda q, k, v: torch.softmax(input=q @ k.mT, dim=-1) @ v,
     "PyTorch's": fused(),
     "scaled": fused(scale=0.7),
     "causal": fused(is_causal=True),
@@ -57,6 +80,10 @@ OWN: dict[str, Attention] = {
 PLAIN: dict[str, Attention] = {
     "scores changed": lambda q, k, v: (q @ k.mT).mul_(2).softmax(-1) @ v,
     "queries changed": lambda q, k, v: changed_later(q.detach().clone(), k) @ v,
+    "with a hook": hooked,
+    "scores without a graph": partly_constant(scores=True),
+    "weights without a graph": partly_constant(scores=False),
+    "detached": detached,
     "something between": lambda q, k, v: (2 * (q @ k.mT)).softmax(-1) @ v,
     "along another dimension": lambda q, k, v: (q @ k.mT).softmax(-2) @ v,
     "of vectors": lambda q, k, v: torch.stack([row.softmax(0) for row in q.flatten(0, 2)]),
@@ -129,10 +156,23 @@ def test_the_functions_are_left_as_they_were() -> None:
 def test_what_is_wrong_is_for_torch_to_say() -> None:
     q, k, v = heads(W)
     with OwnAttention(), sdpa_kernel(SDPBackend.MATH):
-        with pytest.raises(RuntimeError, match="attn_mask"):
-            F.scaled_dot_product_attention(q, k, v, attn_mask=SOME, is_causal=True)
+        for options in ({"attn_mask": SOME, "is_causal": True}, {"attn_mask": SOME.int()}):
+            with pytest.raises(RuntimeError, match="mask"):
+                fused(**options)(q, k, v)
         with pytest.raises(IndexError, match="Dimension out of range"):
             q.softmax(4)
+
+
+def test_a_hook_that_comes_too_late_is_an_error() -> None:
+    w = W.clone().requires_grad_()
+    with OwnAttention():
+        q, k, v = heads(w)
+        weights = (scores := q @ k.mT).softmax(-1)
+        assert (weights @ v).requires_grad
+        w.register_hook(lambda g: g)
+        for t in (scores, weights):
+            with pytest.raises(RuntimeError, match="after they had been used"):
+                t.register_hook(lambda g: g)
 
 
 def test_the_graph_of_a_gradient_holds_less() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from curvature.derivatives import attention
 from curvature.empirical_risk import EmpiricalRisk
 from curvature.operators import functional_hessian, ggn, hessian, risk_operator, ways
 from tests.conftest import seeded
@@ -18,6 +19,7 @@ from tests.oracles import hessian_by_differences
 X = torch.randn(7, 2, 6, 6, generator=seeded(0), dtype=f64)
 Y = torch.randint(3, (7,), generator=seeded(1))
 DATA = [(X[:4], Y[:4]), (X[4:], Y[4:])]
+NAMED = [{"x": x, "y": y} for x, y in DATA]
 
 
 @pytest.fixture(autouse=True)
@@ -257,6 +259,47 @@ def test_products_through_attention_agree_with_differences(patches: nn.Module, o
         lambda: nn.functional.cross_entropy(model(X), Y), risk.leaves, V
     )
     assert float((HV - expected).norm() / expected.norm()) < 1e-8
+
+
+def test_a_whole_loss_of_named_tensors_has_own_softmax() -> None:
+    model = build(lambda: Attending(nn.Unfold(2, stride=2)))
+    H, plain = hessian(model, of_names, NAMED), hessian(model, of_names, NAMED)
+    plain.way = ways.PLAIN
+    v = torch.randn(H.size, generator=seeded(2), dtype=f64)
+    torch.testing.assert_close(H @ v, plain @ v, rtol=1e-10, atol=1e-12)
+    assert H.method == "double backward, own softmax"
+
+
+def of_names(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return nn.functional.cross_entropy(model(batch["x"]), batch["y"])
+
+
+def test_a_loss_with_a_gradient_in_it_is_left_as_it_is() -> None:
+    def slope(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        x = batch[0].clone().requires_grad_()
+        (g,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        return g.square().mean()
+
+    model = build(lambda: Attending(nn.Conv2d(2, 8, 2, 2)))
+    H = hessian(model, slope, DATA)
+    assert bool((H @ torch.ones(H.size, dtype=f64)).any())
+    assert H.method == "double backward"
+
+
+def test_what_fails_later_is_taken_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(lambda: Attending(nn.Conv2d(2, 8, 2, 2)))
+    H, plain = hessian(model, "cross_entropy", DATA), hessian(model, "cross_entropy", DATA)
+    plain.way = ways.PLAIN
+    assert H.choose_way() != ways.PLAIN
+
+    def failing(*args: object) -> None:
+        raise TypeError
+
+    monkeypatch.setattr(attention, "softmax", failing)
+    monkeypatch.setattr(attention, "weighted", failing)
+    v = torch.randn(H.size, generator=seeded(2), dtype=f64)
+    assert torch.equal(H @ v, plain @ v)
+    assert H.method == "double backward"
 
 
 def test_a_network_inside_of_vmap_is_left_as_it_is() -> None:
